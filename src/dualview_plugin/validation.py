@@ -1,0 +1,37 @@
+"""Checks of single parameters, each with the package's one form of message."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+
+
+def check_positive(value: object, parameter: str, owner: str, *, allow_zero: bool = False) -> float:
+    """The value as a float, if it is a finite real number above zero (or at zero, where that is allowed)."""
+    interval = "[0, inf)" if allow_zero else "(0, inf)"
+    constraint = f"a finite real number in {interval}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidTypeError(parameter, owner, constraint, repr(value))
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or (number == 0 and not allow_zero):
+        raise InvalidValueError(parameter, owner, constraint, repr(value))
+    return number
+
+
+def check_integer(value: object, parameter: str, owner: str, *, minimum: int = 1) -> int:
+    """The value as an int, if it is an integer of at least ``minimum``."""
+    constraint = f"an integer of at least {minimum}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InvalidTypeError(parameter, owner, constraint, repr(value))
+    if value < minimum:
+        raise InvalidValueError(parameter, owner, constraint, repr(value))
+    return int(value)
+
+
+def check_option(value: object, parameter: str, owner: str, options: tuple[str, ...]) -> str:
+    """The value, if it is one of the named options."""
+    if not isinstance(value, str) or value not in options:
+        raise InvalidValueError(parameter, owner, "one of " + ", ".join(map(repr, options)), repr(value))
+    return value
