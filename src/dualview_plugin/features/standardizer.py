@@ -1,0 +1,49 @@
+"""Zero mean and unit variance for each feature, by the training set's statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """The map φ ↦ (φ − mean) · scale, where scale is 1 / standard deviation, and 0 for a feature constant in training.
+
+    A constant feature therefore stays at zero for every point, training or test, instead of turning into NaN.
+
+    Attributes:
+        mean: (n_features,).
+        scale: (n_features,).
+
+    Example:
+        >>> features = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+        >>> Standardizer.from_features(features)(features)
+        tensor([[-1.,  0.],
+                [ 1.,  0.]])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def from_features(cls, features: Tensor) -> Standardizer:
+        """The training statistics of ``features``, (n_train, n_features), computed in float64."""
+        exact = features.double()
+        mean, deviation = exact.mean(dim=0), exact.std(dim=0, correction=0)
+        # Rounding gives a constant feature a deviation of a few ulps of its mean.
+        constant = deviation <= 1e-7 * mean.abs()
+        scale = torch.where(constant, 0.0, 1.0 / torch.where(constant, 1.0, deviation))
+        return cls(mean.to(features.dtype), scale.to(features.dtype))
+
+    @classmethod
+    def identity(cls, features: Tensor) -> Standardizer:
+        """The map that changes nothing, for features of this width, dtype and device."""
+        n_features = features.shape[1]
+        return cls(features.new_zeros(n_features), features.new_ones(n_features))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Standardised features, same shape, differentiable."""
+        return (features - self.mean) * self.scale
