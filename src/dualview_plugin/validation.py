@@ -35,3 +35,14 @@ def check_option(value: object, parameter: str, owner: str, options: tuple[str, 
     if not isinstance(value, str) or value not in options:
         raise InvalidValueError(parameter, owner, "one of " + ", ".join(map(repr, options)), repr(value))
     return value
+
+
+def check_fraction(value: object, parameter: str, owner: str) -> float:
+    """The value as a float, if it is a real number above zero and at most one."""
+    constraint = "a real number in (0, 1]"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidTypeError(parameter, owner, constraint, repr(value))
+    number = float(value)
+    if not 0 < number <= 1:
+        raise InvalidValueError(parameter, owner, constraint, repr(value))
+    return number
