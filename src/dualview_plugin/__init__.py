@@ -9,11 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from dualview_plugin.modifications import ClassGrouping as ClassGrouping
+    from dualview_plugin.modifications import ClassMarking as ClassMarking
 
 __version__ = "0.1.0"
 
-_HOME_OF: dict[str, str] = {}
+_HOME_OF: dict[str, str] = {
+    "ClassGrouping": "dualview_plugin.modifications",
+    "ClassMarking": "dualview_plugin.modifications",
+}
 
 __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
