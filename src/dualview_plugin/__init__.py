@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualview_plugin.modifications import ClassGrouping as ClassGrouping
     from dualview_plugin.modifications import ClassMarking as ClassMarking
+    from dualview_plugin.solver import CrammerSingerSolution as CrammerSingerSolution
+    from dualview_plugin.solver import solve_crammer_singer as solve_crammer_singer
 
 __version__ = "0.1.0"
 
 _HOME_OF: dict[str, str] = {
     "ClassGrouping": "dualview_plugin.modifications",
     "ClassMarking": "dualview_plugin.modifications",
+    "CrammerSingerSolution": "dualview_plugin.solver",
+    "solve_crammer_singer": "dualview_plugin.solver",
 }
 
 __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,0 +1,76 @@
+"""The outer loop: screen all points, solve on the few that compete, until the gap is small enough.
+
+Float32 finds, float64 finishes: a screen in single precision settles which points and classes matter; near the end W is
+summed anew from α and the screen repeats in double precision, and only that one may stop the loop.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+
+from dualview_plugin.solver.coordinate_descent import WorkingSet, descend_until, first_epoch
+from dualview_plugin.solver.monitor import Monitor
+from dualview_plugin.solver.problem import CrammerSingerProblem
+from dualview_plugin.solver.screen import ScreenResult, screen
+from dualview_plugin.solver.simplex_state import SimplexState
+
+_SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spare
+_INNER_SHARE = 0.1  # the working set is solved to this share of the global gap
+_NEW_PER_SCREEN = 4
+
+
+class ActiveSetSolver:
+    """Screens and inner solves in turn, on one state that is feasible at any moment."""
+
+    def __init__(
+        self, problem: CrammerSingerProblem, state: SimplexState, monitor: Monitor, *, method: str, seed: int
+    ) -> None:
+        self.problem, self.state, self.monitor, self.method = problem, state, monitor, method
+        self.rng = np.random.default_rng(seed)
+        self.weight = state.weight(problem.features, problem.n_classes)
+        self.threshold, self.result = 1e-3, ScreenResult(np.inf, 0.0, 0, 0)
+
+    def solve(self) -> int:
+        """Runs to convergence or to the monitor's stop; returns the number of screens."""
+        if not self.state.n_support:
+            for _ in range(1 if self.problem.hardness > 0.5 else 2):
+                first_epoch(self.problem, self.state, self.weight, self.rng, self.monitor.expired)
+        for n_iter in count(1):
+            converged = self._screen(n_iter)
+            if converged or self.monitor.must_stop(n_iter):
+                return n_iter
+            self._solve_working_set(n_iter)
+        raise AssertionError("unreachable")
+
+    def _screen(self, n_iter: int) -> bool:
+        """One screen, and a second in double precision where the first would stop the loop. True if converged."""
+        if self.result.n_refused:
+            self.state.make_room(_NEW_PER_SCREEN, self.problem.n_classes)
+        for double in (False, True) if not self._needs_double() else (True,):
+            self.result = self._screen_once(double)
+            if self.result.relative_gap > self.monitor.tol:
+                break
+        self.monitor.report(n_iter, self.result.primal, self.result.dual, self.state.n_support)
+        per_point = self.result.gap / (self.problem.C * self.problem.n_train)
+        self.threshold = max(1e-12, min(1e-3, 0.1 * per_point))
+        return self.result.relative_gap <= self.monitor.tol
+
+    def _screen_once(self, double: bool) -> ScreenResult:
+        if double:
+            self.weight[:] = self.state.weight(self.problem.features, self.problem.n_classes)
+        new = min(_NEW_PER_SCREEN, self.problem.n_classes - 1)
+        return screen(self.problem, self.state, self.weight, threshold=self.threshold, max_new=new, double=double)
+
+    def _needs_double(self) -> bool:
+        """Whether the error of single precision is no longer small beside the gap."""
+        loss_error = _SINGLE_PRECISION * self.problem.C * max(1, self.state.n_support)
+        return self.result.relative_gap < 3e-6 or loss_error > 0.03 * self.result.gap
+
+    def _solve_working_set(self, n_iter: int) -> None:
+        rows = np.flatnonzero(self.state.count > 1)
+        working = WorkingSet(self.problem, self.state, self.weight, rows)
+        target = self.result.gap * (_INNER_SHARE if n_iter > 1 else 0.2 * _INNER_SHARE)
+        descend_until(working, target, self.rng, budget=400, expired=self.monitor.expired)
+        self.state.put(rows, working.state)

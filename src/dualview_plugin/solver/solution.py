@@ -1,0 +1,103 @@
+"""The solution and its certificate: primal and dual objective, computed from the returned variables alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from dualview_plugin.solver.problem import CrammerSingerProblem
+
+_SCORES_PER_BLOCK = 1_000_000
+
+
+@dataclass(frozen=True)
+class CrammerSingerSolution:
+    """Dual and primal variables of a Crammer-Singer fit, with the proof of how close to the optimum they are.
+
+    The dual is kept sparse: α has rows for the support points only, and in them only the classes that compete, so that
+    100,000 points and 1,000 classes fit in memory. ``dual_coef`` is the dense form, made anew at each access.
+
+    Attributes:
+        C: The margin constant that was solved for.
+        support: (n_support,) int64, ascending: the training points with α_i ≠ 0.
+        sparse_dual_coef: (n_support, n_classes) CSR, α of the support points: at most C at the label, at most 0
+            elsewhere, rows sum to zero.
+        weight: (n_classes, n_features) float64, αᵀΦ.
+        intercept: (n_classes,) float64: the weight of the appended constant feature, Σ_i α_ic; zeros if there is none.
+        primal_objective: ½‖W‖² + C Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩); the intercept counts in ‖W‖².
+        dual_objective: Σ_i α_{i y_i} − ½‖W‖²; the optimum lies between the two.
+        duality_gap: (primal − dual) / primal, in float64; at rounding level it can be a negative 1e-16.
+        n_iter: Screens of the whole training set (for ``method="qp"``: 1).
+        converged: Whether ``duality_gap`` is at most the tolerance asked for.
+    """
+
+    C: float
+    support: NDArray[np.int64]
+    sparse_dual_coef: csr_array
+    weight: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    primal_objective: float
+    dual_objective: float
+    duality_gap: float
+    n_iter: int
+    converged: bool
+
+    @property
+    def dual_coef(self) -> NDArray[np.float64]:
+        """α of the support points, dense (n_support, n_classes)."""
+        return np.asarray(self.sparse_dual_coef.toarray())
+
+    @property
+    def n_support(self) -> int:
+        """The number of support points."""
+        return len(self.support)
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes, those without training points included."""
+        return int(self.weight.shape[0])
+
+
+def certify(
+    problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: csr_array, *, tol: float, n_iter: int
+) -> CrammerSingerSolution:
+    """The solution that α gives: W = αᵀΦ and both objectives in float64, from nothing but the data and α."""
+    weight = weight_of(problem, support, alpha)
+    half_norm = 0.5 * float(np.vdot(weight, weight))
+    own = np.asarray(alpha[np.arange(len(support)), problem.labels[support]]) if len(support) else np.zeros(0)
+    primal = half_norm + problem.C * total_loss(problem, weight)
+    dual = float(own.sum()) - half_norm
+    gap = (primal - dual) / primal
+    features, intercept = weight, np.zeros(problem.n_classes)
+    if problem.fit_intercept:
+        features, intercept = np.ascontiguousarray(weight[:, :-1]), weight[:, -1].copy()
+    return CrammerSingerSolution(
+        problem.C, support, alpha, features, intercept, primal, dual, gap, n_iter, bool(gap <= tol)
+    )
+
+
+def weight_of(problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: csr_array) -> NDArray[np.float64]:
+    """αᵀΦ (n_classes, n_features), in blocks of support rows."""
+    weight = np.zeros((problem.n_classes, problem.n_features))
+    rows = max(1, _SCORES_PER_BLOCK // problem.n_features)
+    for start in range(0, len(support), rows):
+        block = problem.features[support[start : start + rows]].astype(np.float64, copy=False)
+        weight += alpha[start : start + rows].T @ block
+    return weight
+
+
+def total_loss(problem: CrammerSingerProblem, weight: NDArray[np.float64]) -> float:
+    """Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩), in blocks of rows, in float64."""
+    rows, loss = max(256, _SCORES_PER_BLOCK // problem.n_classes), 0.0
+    for start in range(0, problem.n_train, rows):
+        labels = problem.labels[start : start + rows]
+        scores = problem.features[start : start + rows].astype(np.float64, copy=False) @ weight.T
+        index = np.arange(len(labels))
+        own = scores[index, labels]
+        scores += 1.0
+        scores[index, labels] = own
+        loss += float((scores.max(axis=1) - own).sum())
+    return loss

@@ -1,0 +1,121 @@
+"""The public door: one problem at one C."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualview_plugin.errors import ConvergenceWarning
+from dualview_plugin.solver.active_set import ActiveSetSolver
+from dualview_plugin.solver.monitor import Callback, Monitor
+from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem, make_problem
+from dualview_plugin.solver.quadratic_program import solve_quadratic_program
+from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.solution import CrammerSingerSolution, certify
+from dualview_plugin.solver.warm_start import warm_state
+from dualview_plugin.validation import check_integer, check_option, check_positive
+
+METHODS = ("auto", "cd", "qp")
+
+
+def solve_crammer_singer(
+    features: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    C: float,
+    *,
+    n_classes: int | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    warm_start: CrammerSingerSolution | None = None,
+    method: str = "auto",
+    fit_intercept: bool = False,
+    callback: Callback | None = None,
+    time_limit: float | None = None,
+    show_progress: bool = False,
+    seed: int = 0,
+) -> CrammerSingerSolution:
+    """The multiclass SVM of Crammer and Singer with its dual variables and a proof of optimality.
+
+        primal  min_W  ½ Σ_c ‖w_c‖² + C Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩)
+        dual    max_α  Σ_i α_{i y_i} − ½ Σ_c ‖w_c‖²,   w_c = Σ_i α_ic φ_i,   Σ_c α_ic = 0,   α_ic ≤ C [c = y_i]
+
+    Args:
+        features: (n_train, n_features) real, finite, a NumPy array, on the CPU. Kept in its precision: float32 stays
+            float32 (integers become float64); all that is returned is float64. Not scaled: standardise before.
+        labels: (n_train,) integers in 0 … n_classes − 1; a class may be without points.
+        C: The weight of the margin violations, above 0, in units of 1 / (squared norm of a feature row).
+        n_classes: The number of classes; None: the largest label + 1.
+        tol: Relative duality gap (primal − dual) / primal to stop at.
+        max_iter: Most screens of the training set.
+        warm_start: A solution for the same features and labels, usually at another C, to start from.
+        method: "auto" and "cd" are coordinate descent; "qp" is the quadratic program through qpsolvers: slow, a
+            reference.
+        fit_intercept: Appends the constant feature 1. Its weight is returned as ``intercept``, and is regularised like
+            any other. Its share of a logit is Σ_i α_ic · 1: logits are complete with the kernel ⟨φ_i, φ⟩ + 1.
+        callback: Called after every screen with a ``SolverProgress``; returning True stops the solve.
+        time_limit: Seconds after which to stop at the next opportunity (not with "qp"); None: no limit.
+        show_progress: A bar over log10 of the gap.
+        seed: Of the order in which coordinate descent visits points. The result is a function of it.
+
+    Returns:
+        The solution. It is feasible and certified however the solve ended; ``converged`` says whether the gap is at
+        most ``tol``.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument breaks its constraint; raised before any work.
+        DivergenceError: ``method="qp"`` found no solution.
+
+    Warns:
+        ConvergenceWarning: the gap is above ``tol``; the message gives both, and the argument to raise.
+
+    Source: Crammer and Singer (2001), "On the algorithmic implementation of multiclass kernel-based vector machines".
+
+    Differs: the model has no intercept (as in the source); with ``fit_intercept`` the intercept is regularised.
+
+    Cost: time O(n_train · n_features · n_classes) per screen, and O(n_features) per active class and step between
+    screens; memory: the features, a float32 copy of them if they are float64, and O(active classes) beside it.
+
+    Example:
+        >>> import numpy as np
+        >>> features = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.8]])
+        >>> solution = solve_crammer_singer(features, np.array([0, 0, 1, 1]), C=1.0)
+        >>> solution.converged, solution.weight.argmax(axis=0).tolist()
+        (True, [0, 1])
+        >>> bool(np.allclose(solution.weight, solution.dual_coef.T @ features[solution.support]))
+        True
+    """
+    check_option(method, "method", OWNER, METHODS)
+    tol, max_iter = check_positive(tol, "tol", OWNER), check_integer(max_iter, "max_iter", OWNER)
+    seed = check_integer(seed, "seed", OWNER, minimum=0)
+    if time_limit is not None:
+        time_limit = check_positive(time_limit, "time_limit", OWNER)
+    problem = make_problem(features, labels, C, n_classes=n_classes, fit_intercept=fit_intercept)
+    state = _first_state(problem, warm_start)
+    if method == "qp":
+        solution = certify(problem, *solve_quadratic_program(problem), tol=tol, n_iter=1)
+    else:
+        with Monitor(tol, max_iter, time_limit, callback, show_progress) as monitor:
+            n_iter = ActiveSetSolver(problem, state, monitor, method=method, seed=seed).solve()
+        solution = certify(problem, *state.dual_coefficients(problem.n_classes), tol=tol, n_iter=n_iter)
+    _warn_unless_converged(solution, tol, max_iter)
+    return solution
+
+
+def _first_state(problem: CrammerSingerProblem, warm_start: CrammerSingerSolution | None) -> SimplexState:
+    if warm_start is None:
+        return SimplexState.cold(problem.labels, problem.C, problem.n_classes)
+    return warm_state(problem, warm_start)
+
+
+def _warn_unless_converged(solution: CrammerSingerSolution, tol: float, max_iter: int) -> None:
+    if solution.converged:
+        return
+    raise_what = "max_iter" if solution.n_iter >= max_iter else "time_limit (or tol)"
+    warnings.warn(
+        f"solve_crammer_singer stopped at a relative duality gap of {solution.duality_gap:.2e}, above tol = {tol:.2e}, "
+        f"after {solution.n_iter} iterations; the solution is feasible. Raise {raise_what} to get closer.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
