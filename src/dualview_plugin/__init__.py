@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualview_plugin.modifications import ClassGrouping as ClassGrouping
     from dualview_plugin.modifications import ClassMarking as ClassMarking
+    from dualview_plugin.plots import plot_training_points as plot_training_points
     from dualview_plugin.solver import CrammerSingerSolution as CrammerSingerSolution
     from dualview_plugin.solver import solve_crammer_singer as solve_crammer_singer
 
@@ -20,6 +21,7 @@ _HOME_OF: dict[str, str] = {
     "ClassGrouping": "dualview_plugin.modifications",
     "ClassMarking": "dualview_plugin.modifications",
     "CrammerSingerSolution": "dualview_plugin.solver",
+    "plot_training_points": "dualview_plugin.plots",
     "solve_crammer_singer": "dualview_plugin.solver",
 }
 

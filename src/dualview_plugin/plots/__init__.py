@@ -1,1 +1,14 @@
-"""placeholder."""
+"""Figures from arrays: every function returns a matplotlib figure and touches no global state."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from dualview_plugin.errors import MissingDependencyError
+
+if find_spec("matplotlib") is None:
+    raise MissingDependencyError("the figures need matplotlib: pip install 'dualview-plugin[plots]'")
+
+from dualview_plugin.plots.training_points import plot_training_points
+
+__all__ = ["plot_training_points"]

@@ -1,0 +1,76 @@
+"""Images, labels and attributions of any origin as the figures take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from dualview_plugin.errors import InvalidValueError
+
+Image: TypeAlias = "np.ndarray[Any, Any]"
+ToDisplay: TypeAlias = "Callable[[Any], Any]"
+
+
+def display_image(image: Tensor | Image, to_display: ToDisplay | None, owner: str) -> Image:
+    """An image (channels, height, width) or (height, width) as ``imshow`` takes it, with values in [0, 1].
+
+    Args:
+        image: grey (no channel axis, or one channel) or colour (three channels).
+        to_display: undoes the network's normalisation, image to image with values in [0, 1]; None: an image that
+            leaves [0, 1] is stretched to it.
+        owner: the function that asks, for the error message.
+
+    Returns:
+        (height, width) for grey, (height, width, 3) for colour.
+
+    Raises:
+        InvalidValueError: any other shape.
+    """
+    shown = as_array(image if to_display is None else to_display(image)).astype(float)
+    if shown.ndim == 3 and shown.shape[0] in (1, 3):
+        shown = shown[0] if shown.shape[0] == 1 else shown.transpose(1, 2, 0)
+    elif shown.ndim != 2:
+        constraint = "of shape (height, width), (1, height, width) or (3, height, width) each"
+        raise InvalidValueError("images", owner, constraint, str(shown.shape))
+    if to_display is None and (shown.min() < 0 or shown.max() > 1):
+        shown = (shown - shown.min()) / max(float(np.ptp(shown)), 1e-12)
+    return shown.clip(0, 1)
+
+
+def as_array(values: Any) -> Image:
+    """A NumPy array of a tensor on any device, or of anything that NumPy reads."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def image_at(images: Any, index: int) -> Tensor | Image:
+    """The image at a position of an array, of a sequence, or of a dataset of ``(image, label)`` pairs."""
+    item = images[index]
+    image: Tensor | Image = item[0] if isinstance(item, (tuple, list)) else item
+    return image
+
+
+def label_text(labels: Sequence[object] | Tensor | None, index: int) -> str:
+    """The label at a position as text; nothing where there are no labels."""
+    if labels is None:
+        return ""
+    label = labels[index]
+    return str(label.item() if isinstance(label, (Tensor, np.generic)) else label)
+
+
+def point_title(label: str, attribution: float) -> str:
+    """A training point's label above its signed attribution, three digits behind the point or as many that count."""
+    size = abs(attribution)
+    number = f"{attribution:+.3f}" if size == 0 or 1e-3 <= size < 1e4 else f"{attribution:+.1e}"
+    return f"{label}\n{number}" if label else number
+
+
+def check_points(points: tuple[Any, Any], n_test: int, parameter: str, owner: str) -> tuple[Image, Image]:
+    """Indices and attributions as arrays (n_test, k), or the package's error."""
+    indices, scores = (as_array(part) for part in points)
+    if indices.ndim != 2 or len(indices) != n_test or indices.shape != scores.shape:
+        constraint = f"indices and attributions of one shape (n_test = {n_test}, k)"
+        raise InvalidValueError(parameter, owner, constraint, f"shapes {indices.shape} and {scores.shape}")
+    return indices, scores
