@@ -85,7 +85,7 @@ class FeatureExtractor:
         if len(caught) != 1:
             constraint = "a layer that runs exactly once in a forward pass"
             raise InvalidValueError(
-                "final_fc_layer", self.owner, constraint, f"{self.layer_name!r}: {len(caught)} runs"
+                "final_fc_layer", self.owner, constraint, f"{self.layer_name!r} with {len(caught)} runs"
             )
         self._check_shapes(caught[0], logits, len(inputs))
         return caught[0].flatten(start_dim=1), logits

@@ -1,0 +1,31 @@
+"""Every attribution class, made for a small world: the contract suite runs over this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dualview_plugin.attribution import DataAttribution, DualView, RandomAttribution
+from tests.worlds import World
+
+Factory = Callable[..., DataAttribution]
+
+
+def _factory(cls: type[DataAttribution], **defaults: Any) -> Factory:
+    def make(world: World, train: Any = None, **options: Any) -> DataAttribution:
+        data = world.train if train is None else train
+        return cls(world.model, world.final_fc_layer, data, **{"show_progress": False, **defaults, **options})
+
+    return make
+
+
+METHODS: dict[str, Factory] = {
+    "DualView": _factory(DualView, C=0.05),
+    "DualView hard": _factory(DualView, C=10.0, fit_intercept=True, standardize=False),
+    "RandomAttribution": _factory(RandomAttribution, seed=3),
+}
+
+# Methods whose columns do not follow a permutation of the training set.
+NOT_EQUIVARIANT = {"RandomAttribution"}
+# Methods whose attribution has no gradient with respect to the input.
+NOT_DIFFERENTIABLE = {"RandomAttribution"}

@@ -1,0 +1,100 @@
+"""The rooms depend on each other in one direction, and the neighbours' packages enter by one door each."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "dualview_plugin"
+# Lower rooms first: a room imports from rooms of a lower rank, or from itself.
+RANK = {
+    "errors": 0,
+    "validation": 1,
+    "cache": 1,
+    "modifications": 2,
+    "features": 3,
+    "gradients": 4,
+    "solver": 5,
+    "attribution": 6,
+    "lrp": 7,
+    "metrics": 7,
+    "plots": 7,
+    "__init__": 9,
+}
+ONLY_IN = {"quantus": {"metrics"}, "zennit": {"lrp"}, "matplotlib": {"plots"}, "numba": {"solver"}}
+SOLVER_MAY_IMPORT = {"errors", "validation", "solver"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports() -> Iterator[tuple[str, str, str]]:
+    """Every import in the package, at any depth: (file, its room, imported module)."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"relative import in {path}"
+                names = [node.module or ""]
+                if node.module == "dualview_plugin":
+                    names = [f"dualview_plugin.{alias.name}" for alias in node.names]
+            yield from ((str(path.relative_to(PACKAGE)), room_of(path), name) for name in names)
+
+
+def test_every_room_has_a_rank() -> None:
+    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")}
+    assert rooms <= set(RANK)
+
+
+def test_no_room_imports_backwards() -> None:
+    own = [(file, room, name.split(".")[1]) for file, room, name in imports() if name.startswith("dualview_plugin.")]
+    assert own
+    backwards = [(file, other) for file, room, other in own if room != other and RANK[other] >= RANK[room]]
+    assert not backwards
+
+
+def test_the_solver_knows_no_model() -> None:
+    allowed = {f"dualview_plugin.{room}" for room in SOLVER_MAY_IMPORT}
+    foreign = [
+        (file, name)
+        for file, room, name in imports()
+        if room == "solver"
+        and name.split(".")[0] in {"torch", "torchvision", "captum", "dualview_plugin"}
+        and ".".join(name.split(".")[:2]) not in allowed
+    ]
+    assert not foreign
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_neighbours_enter_by_one_door(package: str) -> None:
+    elsewhere = [
+        (file, name) for file, room, name in imports() if name.split(".")[0] == package and room not in ONLY_IN[package]
+    ]
+    assert not elsewhere
+
+
+def test_importing_the_package_loads_none_of_the_neighbours() -> None:
+    code = (
+        "import sys, dualview_plugin; "
+        "print([name for name in ('torch', 'captum', 'quantus', 'zennit', 'matplotlib') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(PACKAGE.parent)}
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    import dualview_plugin
+
+    for name in dualview_plugin.__all__:
+        assert getattr(dualview_plugin, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = dualview_plugin.nonsense
