@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dualview_plugin.attribution import DataAttribution as DataAttribution
+    from dualview_plugin.attribution import DualView as DualView
+    from dualview_plugin.attribution import RandomAttribution as RandomAttribution
     from dualview_plugin.modifications import ClassGrouping as ClassGrouping
     from dualview_plugin.modifications import ClassMarking as ClassMarking
     from dualview_plugin.plots import plot_training_points as plot_training_points
@@ -21,6 +24,9 @@ _HOME_OF: dict[str, str] = {
     "ClassGrouping": "dualview_plugin.modifications",
     "ClassMarking": "dualview_plugin.modifications",
     "CrammerSingerSolution": "dualview_plugin.solver",
+    "DataAttribution": "dualview_plugin.attribution",
+    "DualView": "dualview_plugin.attribution",
+    "RandomAttribution": "dualview_plugin.attribution",
     "plot_training_points": "dualview_plugin.plots",
     "solve_crammer_singer": "dualview_plugin.solver",
 }
