@@ -1,1 +1,24 @@
-"""placeholder."""
+"""Metrics of data attributions for Quantus."""
+
+from dualview_plugin.metrics.base import DataAttributionMetric
+from dualview_plugin.metrics.data_attribution import data_attribution
+from dualview_plugin.metrics.domain_mismatch import DomainMismatch, domain_mismatch, domain_mismatch_auprc
+from dualview_plugin.metrics.identical_class import IdenticalClass, identical_class
+from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
+from dualview_plugin.metrics.label_poisoning import LabelPoisoning, label_poisoning, poisoning_curve
+from dualview_plugin.metrics.registration import register
+
+__all__ = [
+    "DataAttributionMetric",
+    "DomainMismatch",
+    "IdenticalClass",
+    "IdenticalSubclass",
+    "LabelPoisoning",
+    "data_attribution",
+    "domain_mismatch",
+    "domain_mismatch_auprc",
+    "identical_class",
+    "label_poisoning",
+    "poisoning_curve",
+    "register",
+]

@@ -1,0 +1,100 @@
+"""Domain Mismatch: is the mark that fooled the network traced to the training points that taught it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dualview_plugin.metrics.attribution_source import AttributionSource
+from dualview_plugin.metrics.base import DataAttributionMetric, MetricOptions, Rows
+from dualview_plugin.metrics.top_share import top_share
+from dualview_plugin.metrics.train_subset import TrainSubset
+from dualview_plugin.validation import check_option
+
+
+def domain_mismatch(attributions: NDArray[Any], marked: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Whether the highest attributed training point is a marked one; a tie counts as the share of marked points in it.
+
+    Args:
+        attributions: (n_test, n_train), positive for proponents.
+        marked: (n_train,).
+
+    Returns:
+        (n_test,), in [0, 1].
+
+    Cost: O(n_test · n_train) time and memory.
+    """
+    return top_share(attributions, marked)
+
+
+def domain_mismatch_auprc(attributions: NDArray[Any], marked: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Area under the precision-recall curve of "marked", with the training points ranked by their attributions.
+
+    The area is that of the step function, Σ (recall_j − recall_{j−1}) · precision_j over the distinct values, which is
+    scikit-learn's average precision.
+
+    Args:
+        attributions: (n_test, n_train), positive for proponents.
+        marked: (n_train,), some of them True.
+
+    Returns:
+        (n_test,), in (0, 1].
+
+    Cost: O(n_test · n_train · log n_train) time, O(n_train) memory beside the input.
+    """
+    return np.array([_average_precision(row, marked) for row in attributions])
+
+
+def _average_precision(values: NDArray[Any], marked: NDArray[np.bool_]) -> float:
+    """The step-wise area for one test point; equal values enter the ranking together."""
+    order = np.argsort(-values)
+    descending, found = values[order], np.cumsum(marked[order])
+    last_of_tie = np.append(descending[1:] != descending[:-1], True)
+    places, found = np.flatnonzero(last_of_tie) + 1, found[last_of_tie]
+    return float(np.sum(np.diff(found, prepend=0) * found / places) / found[-1])
+
+
+class DomainMismatch(DataAttributionMetric):
+    """One score for each test point: whether its highest attributed training point carries the mark.
+
+    The test points are those whose decision the mark has turned into the marked class, with the mark on them:
+    ``x_batch, indices = class_marking.mismatched(model, x, y)``, and ``y_batch`` the marked class for each.
+
+    Args:
+        marked: bool mask (n_train,) or indices of the marked training points, as ``ClassMarking.marked_indices``.
+        variant: ``"top"``: the paper's score. ``"auprc"``: the area under the precision-recall curve of the whole
+            ranking, which quanda calls shortcut detection.
+        **options: see :class:`DataAttributionMetric`.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: no or every point marked, indices out of range, a mask of another length.
+
+    Source: arXiv 2402.12118, "Domain Mismatch"; a random attributor scores the share of marked training points.
+    Differs: ties take their expectation. Without test points the score is NaN, where quanda's is 0.
+    Cost: O(n_test · n_train) time ("auprc": times log n_train), memory for a block of rows.
+    """
+
+    name = "Domain Mismatch"
+    interpretation = (
+        "Share of test points whose decision was turned by a mark and whose highest attributed training point carries"
+        " that mark: 1 is best, 0 is worst, and a random attributor scores the share of marked training points."
+    )
+
+    def __init__(self, marked: ArrayLike, *, variant: str = "top", **options: Unpack[MetricOptions]) -> None:
+        super().__init__(**options)
+        self.marked = TrainSubset(marked, "marked", self._owner)
+        self.variant = check_option(variant, "variant", self._owner, ("top", "auprc"))
+
+    def _check_sizes(self, _n_test: int, n_train: int) -> None:
+        self.marked.mask(n_train)
+
+    def _score(self, rows: Iterator[Rows], _source: AttributionSource) -> list[float]:
+        score = domain_mismatch if self.variant == "top" else domain_mismatch_auprc
+        scores: list[float] = []
+        for part in rows:
+            marked = self.marked.mask(part.attributions.shape[1])
+            scores += score(part.attributions, marked).tolist()
+        return scores

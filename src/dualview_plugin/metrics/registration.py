@@ -1,0 +1,29 @@
+"""The metrics in Quantus' own list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantus.helpers.constants import AVAILABLE_METRICS
+
+from dualview_plugin.metrics.base import DataAttributionMetric
+from dualview_plugin.metrics.domain_mismatch import DomainMismatch
+from dualview_plugin.metrics.identical_class import IdenticalClass
+from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
+from dualview_plugin.metrics.label_poisoning import LabelPoisoning
+
+CATEGORY = "Data Attribution"
+_METRICS: tuple[type[DataAttributionMetric], ...] = (IdenticalClass, IdenticalSubclass, LabelPoisoning, DomainMismatch)
+
+
+def register() -> None:
+    """List the metrics in ``quantus.available_metrics()`` under "Data Attribution"; once or more often is the same.
+
+    Example:
+        >>> import quantus
+        >>> register()
+        >>> quantus.available_metrics()["Data Attribution"]
+        ['Identical Class', 'Identical Subclass', 'Label Poisoning', 'Domain Mismatch']
+    """
+    available: Any = AVAILABLE_METRICS  # a plain dict, annotated as a read-only mapping
+    available[CATEGORY] = {metric.name: metric for metric in _METRICS}

@@ -1,0 +1,45 @@
+"""What the metrics that look at the highest attributed training points count, with ties in expectation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.validation import check_integer
+
+
+def top_share(attributions: NDArray[Any], relevant: NDArray[np.bool_], k: int = 1) -> NDArray[np.float64]:
+    """The share of relevant training points among the k highest attributed ones of each test point.
+
+    Ties at the k-th place are broken at random, and the score is the expectation over that: (relevant points above the
+    k-th value + places left · share of relevant points at the k-th value) / k. A sparse method that attributes nothing
+    to any training point thus scores what a random attributor does, and the order of the training points never matters.
+
+    Args:
+        attributions: (n_test, n_train).
+        relevant: which training points count as a hit, (n_test, n_train) or (n_train,) for all test points.
+        k: number of places, at most n_train.
+
+    Returns:
+        (n_test,), in [0, 1].
+
+    Raises:
+        InvalidTypeError, InvalidValueError: k is no integer in 1 .. n_train.
+
+    Cost: O(n_test · n_train) time and memory.
+    """
+    n_train = attributions.shape[1]
+    if check_integer(k, "k", "top_share") > n_train:
+        raise InvalidValueError("k", "top_share", f"at most the number of training points, {n_train}", k)
+    if k == 1:
+        threshold = attributions.max(axis=1, keepdims=True)
+    else:
+        threshold = np.partition(attributions, n_train - k, axis=1)[:, n_train - k, None]
+    above, tied = attributions > threshold, attributions == threshold
+    places_left = k - above.sum(axis=1)
+    share_of_tied = (tied & relevant).sum(axis=1) / tied.sum(axis=1)
+    shares: NDArray[np.float64] = ((above & relevant).sum(axis=1) + places_left * share_of_tied) / k
+    return shares
