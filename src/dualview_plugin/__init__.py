@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from dualview_plugin.attribution import DataAttribution as DataAttribution
     from dualview_plugin.attribution import DualView as DualView
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
+    from dualview_plugin.metrics import DataAttributionMetric as DataAttributionMetric
+    from dualview_plugin.metrics import DomainMismatch as DomainMismatch
+    from dualview_plugin.metrics import IdenticalClass as IdenticalClass
+    from dualview_plugin.metrics import IdenticalSubclass as IdenticalSubclass
+    from dualview_plugin.metrics import LabelPoisoning as LabelPoisoning
+    from dualview_plugin.metrics import data_attribution as data_attribution
+    from dualview_plugin.metrics import register as register
     from dualview_plugin.modifications import ClassGrouping as ClassGrouping
     from dualview_plugin.modifications import ClassMarking as ClassMarking
     from dualview_plugin.plots import plot_training_points as plot_training_points
@@ -25,9 +32,16 @@ _HOME_OF: dict[str, str] = {
     "ClassMarking": "dualview_plugin.modifications",
     "CrammerSingerSolution": "dualview_plugin.solver",
     "DataAttribution": "dualview_plugin.attribution",
+    "DataAttributionMetric": "dualview_plugin.metrics",
+    "DomainMismatch": "dualview_plugin.metrics",
     "DualView": "dualview_plugin.attribution",
+    "IdenticalClass": "dualview_plugin.metrics",
+    "IdenticalSubclass": "dualview_plugin.metrics",
+    "LabelPoisoning": "dualview_plugin.metrics",
     "RandomAttribution": "dualview_plugin.attribution",
+    "data_attribution": "dualview_plugin.metrics",
     "plot_training_points": "dualview_plugin.plots",
+    "register": "dualview_plugin.metrics",
     "solve_crammer_singer": "dualview_plugin.solver",
 }
 
