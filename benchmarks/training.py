@@ -1,0 +1,106 @@
+"""Training of the benchmark networks, checkpointed: a second run loads what the first one trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from dualview_plugin.cache import fingerprint
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: Adam or SGD with a one-cycle schedule.
+
+    Attributes:
+        epochs: passes over the training set.
+        learning_rate: the schedule's peak.
+        batch_size: of the training batches.
+        optimizer: "adam", or "sgd" with momentum 0.9 and weight decay 5e-4.
+        augment: random crops with a margin of 4 pixels and horizontal flips.
+    """
+
+    epochs: int
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    optimizer: str = "adam"
+    augment: bool = False
+
+
+def trained(
+    make_network: Callable[[], nn.Module],
+    dataset: Dataset[Any],
+    recipe: Recipe,
+    *,
+    name: str,
+    seed: int,
+    device: str = "cpu",
+    folder: Path = CHECKPOINTS,
+    show_progress: bool = True,
+) -> nn.Module:
+    """The network after training with this recipe and seed, in eval mode; loaded if it was trained before."""
+    path = folder / f"{name}-seed{seed}-{fingerprint(recipe)[:8]}.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = make_network().to(device)
+        if path.exists():
+            network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+            return network.eval()
+        _train(network, dataset, recipe, device, desc=f"training {name}, seed {seed}", show_progress=show_progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(network.state_dict(), part)
+    part.replace(path)
+    return network.eval()
+
+
+def _train(
+    network: nn.Module, dataset: Dataset[Any], recipe: Recipe, device: str, desc: str, show_progress: bool
+) -> None:
+    loader = DataLoader(dataset, batch_size=recipe.batch_size, shuffle=True)
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+    else:
+        optimizer = torch.optim.SGD(
+            network.parameters(), lr=recipe.learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
+        )
+    n_steps = recipe.epochs * len(loader)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=n_steps)
+    network.train()
+    with tqdm(total=n_steps, desc=desc, disable=not show_progress) as bar:
+        for _ in range(recipe.epochs):
+            for x, y in loader:
+                inputs = _augmented(x) if recipe.augment else x
+                optimizer.zero_grad()
+                cross_entropy(network(inputs.to(device)), y.to(device)).backward()
+                optimizer.step()
+                schedule.step()
+                bar.update()
+
+
+def _augmented(x: Tensor, margin: int = 4) -> Tensor:
+    """One random shift and one random flip for each image of the batch."""
+    n, _, height, width = x.shape
+    padded = nn.functional.pad(x, (margin,) * 4)
+    rows = torch.randint(2 * margin + 1, (n, 1)) + torch.arange(height)
+    columns = torch.randint(2 * margin + 1, (n, 1)) + torch.arange(width)
+    columns = torch.where(torch.rand(n, 1) < 0.5, columns, columns.flip(1))
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, x: Tensor, y: Tensor, device: str = "cpu", batch_size: int = 512) -> float:
+    """Share of the images whose strongest output is their label."""
+    decisions = torch.cat([network(part.to(device)).argmax(dim=1).cpu() for part in x.split(batch_size)])
+    return float((decisions == y).float().mean())
