@@ -27,7 +27,7 @@ class Network(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(N_CHANNELS * HEIGHT * WIDTH, 13)
         self.dropout = nn.Dropout(0.5)
-        self.fc = nn.Linear(13, N_CLASSES)
+        self.fc = nn.Linear(13, N_CLASSES, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.dropout(torch.relu(self.hidden(images.flatten(1)))))
