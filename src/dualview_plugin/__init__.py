@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dualview_plugin.metrics import register as register
     from dualview_plugin.modifications import ClassGrouping as ClassGrouping
     from dualview_plugin.modifications import ClassMarking as ClassMarking
+    from dualview_plugin.plots import plot_poisoning_curves as plot_poisoning_curves
     from dualview_plugin.plots import plot_training_points as plot_training_points
     from dualview_plugin.solver import CrammerSingerSolution as CrammerSingerSolution
     from dualview_plugin.solver import solve_crammer_singer as solve_crammer_singer
@@ -40,6 +41,7 @@ _HOME_OF: dict[str, str] = {
     "LabelPoisoning": "dualview_plugin.metrics",
     "RandomAttribution": "dualview_plugin.attribution",
     "data_attribution": "dualview_plugin.metrics",
+    "plot_poisoning_curves": "dualview_plugin.plots",
     "plot_training_points": "dualview_plugin.plots",
     "register": "dualview_plugin.metrics",
     "solve_crammer_singer": "dualview_plugin.solver",

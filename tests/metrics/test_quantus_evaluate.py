@@ -84,7 +84,12 @@ def test_a_table_with_every_kind_of_method(world: World, tmp_path: Any) -> None:
     torch.save(world.model.state_dict(), tmp_path / "checkpoint.pt")
     xai_methods = methods(world, ["Saliency", *OURS])
     tracin = TracInCPFast(
-        world.model, "fc", world.train, [str(tmp_path / "checkpoint.pt")], loss_fn=nn.CrossEntropyLoss(reduction="sum")
+        world.model,
+        "fc",
+        world.train,
+        [str(tmp_path / "checkpoint.pt")],
+        loss_fn=nn.CrossEntropyLoss(reduction="sum"),
+        batch_size=16,
     )
 
     @data_attribution
