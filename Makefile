@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/python examples/evaluate_digits.py
+	$(BIN)/python -m examples.evaluate_digits
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
