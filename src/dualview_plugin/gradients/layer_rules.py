@@ -1,0 +1,162 @@
+"""Per-sample parameter gradients of single layers, from a layer's input and the gradient at its output.
+
+Every rule takes the module, its input (n_samples, …) and the output gradient δ (n_samples, …) of one call. A dense rule
+returns gradients (n_samples, *parameter shape); an outer rule returns them as outer products.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dualview_plugin.gradients.sample_gradients import OuterProducts
+
+# Modules are of the types that the rules are registered for; Any spares a cast in each of them.
+DenseRule = Callable[[Any, Tensor, Tensor], Tensor]
+OuterRule = Callable[[Any, Tensor, Tensor], OuterProducts]
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """How one type of layer turns its input and output gradient into the gradients of its weight and bias."""
+
+    weight: DenseRule
+    bias: DenseRule
+    outer_weight: OuterRule | None = None
+
+    def dense(self, slot: str) -> DenseRule:
+        """The dense rule of the parameter called ``slot`` in the layer."""
+        return self.weight if slot == "weight" else self.bias
+
+
+def rule_of(module: nn.Module) -> LayerRule | None:
+    """The rule for a module, or None where only automatic differentiation of each sample knows the gradient.
+
+    Subclasses get none, because their forward may differ; nor do layers with parameters beside weight and bias
+    (weight normalisation), embeddings that rescale, and batch norms without running statistics.
+    """
+    rule = _RULES.get(type(module))
+    if rule is None or not set(module._parameters) <= {"weight", "bias"}:
+        return None
+    if isinstance(module, nn.Embedding) and (module.max_norm is not None or module.scale_grad_by_freq):
+        return None
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        return None
+    if getattr(module, "groups", 1) != 1:  # the weight of a grouped convolution is no matrix of input x output
+        return LayerRule(rule.weight, rule.bias)
+    return rule
+
+
+def prefers_outer(n_terms: int, n_rows: int, n_columns: int) -> bool:
+    """Whether an inner product of two sums of ``n_terms`` outer products is cheaper than that of the two matrices."""
+    return n_terms**2 * (n_rows + n_columns) <= n_rows * n_columns
+
+
+def _linear_outer(_: nn.Linear, inputs: Tensor, delta: Tensor) -> OuterProducts:
+    return OuterProducts(_positions(delta), _positions(inputs))
+
+
+def _linear_weight(module: nn.Linear, inputs: Tensor, delta: Tensor) -> Tensor:
+    return _linear_outer(module, inputs, delta).matrices(module.out_features)
+
+
+def _linear_bias(_: nn.Linear, __: Tensor, delta: Tensor) -> Tensor:
+    return _positions(delta).sum(1)
+
+
+def _embedding_outer(module: nn.Embedding, inputs: Tensor, delta: Tensor) -> OuterProducts:
+    if module.padding_idx is not None:
+        delta = delta * (inputs != module.padding_idx)[..., None]
+    return OuterProducts(inputs.flatten(1) if inputs.dim() > 1 else inputs[:, None], _positions(delta))
+
+
+def _embedding_weight(module: nn.Embedding, inputs: Tensor, delta: Tensor) -> Tensor:
+    return _embedding_outer(module, inputs, delta).matrices(module.num_embeddings)
+
+
+def _convolution_outer(module: Any, inputs: Tensor, delta: Tensor) -> OuterProducts:
+    windows = torch.stack([window.flatten(2) for window in _windows(module, inputs, delta)], 2)
+    return OuterProducts(delta.flatten(2).mT, windows.flatten(1, 2).mT)  # columns: channel, then offset in the kernel
+
+
+def _convolution_weight(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:
+    """One small matrix product per offset in the kernel, so that no (positions x kernel) patch matrix is built."""
+    n_samples, groups = delta.shape[0], module.groups
+    rows = delta.reshape(n_samples, groups, module.out_channels // groups, -1)
+    offsets = [
+        rows @ window.reshape(n_samples, groups, module.in_channels // groups, -1).mT
+        for window in _windows(module, inputs, delta)
+    ]
+    return torch.stack(offsets, -1).reshape(n_samples, *module.weight.shape)
+
+
+def _windows(module: Any, inputs: Tensor, delta: Tensor) -> Iterator[Tensor]:
+    """For each offset in the kernel, what it sees: (n_samples, in_channels, *output positions), a view."""
+    padded = _pad(module, inputs)
+    sizes = delta.shape[2:]
+    for offset in itertools.product(*map(range, module.kernel_size)):
+        starts = [position * dilation for position, dilation in zip(offset, module.dilation, strict=True)]
+        spans = [
+            slice(start, start + (size - 1) * stride + 1, stride)
+            for start, size, stride in zip(starts, sizes, module.stride, strict=True)
+        ]
+        yield padded[(slice(None), slice(None), *spans)]
+
+
+def _pad(module: Any, inputs: Tensor) -> Tensor:
+    """The input with the padding that the convolution adds."""
+    if isinstance(module.padding, str):
+        totals = [d * (k - 1) if module.padding == "same" else 0 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        sides = [(total // 2, total - total // 2) for total in totals]
+    else:
+        sides = [(padding, padding) for padding in module.padding]
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    flat = [side for pair in reversed(sides) for side in pair]
+    return functional.pad(inputs, flat, mode=mode) if any(flat) else inputs
+
+
+def _channels(_: Any, __: Tensor, delta: Tensor) -> Tensor:
+    """The bias of a layer with channels: δ summed over all positions."""
+    return delta.flatten(2).sum(2) if delta.dim() > 2 else delta
+
+
+def _batch_norm_weight(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:
+    normalised = functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
+    return _channels(module, inputs, delta * normalised)
+
+
+def _group_norm_weight(module: nn.GroupNorm, inputs: Tensor, delta: Tensor) -> Tensor:
+    return _channels(module, inputs, delta * functional.group_norm(inputs, module.num_groups, eps=module.eps))
+
+
+def _layer_norm_weight(module: nn.LayerNorm, inputs: Tensor, delta: Tensor) -> Tensor:
+    shape = list(module.normalized_shape)
+    return _layer_norm_bias(module, inputs, delta * functional.layer_norm(inputs, shape, eps=module.eps))
+
+
+def _layer_norm_bias(module: nn.LayerNorm, _: Tensor, delta: Tensor) -> Tensor:
+    positions = delta.dim() - 1 - len(module.normalized_shape)
+    return delta.flatten(1, positions).sum(1) if positions else delta
+
+
+def _positions(values: Tensor) -> Tensor:
+    """(n_samples, …, size) → (n_samples, n_positions, size)."""
+    return values.flatten(1, -2) if values.dim() > 2 else values[:, None]
+
+
+_CONVOLUTION = LayerRule(_convolution_weight, _channels, _convolution_outer)
+_BATCH_NORM = LayerRule(_batch_norm_weight, _channels)
+_RULES: dict[type[nn.Module], LayerRule] = {
+    nn.Linear: LayerRule(_linear_weight, _linear_bias, _linear_outer),
+    nn.Embedding: LayerRule(_embedding_weight, _linear_bias, _embedding_outer),
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _CONVOLUTION),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _BATCH_NORM),
+    nn.GroupNorm: LayerRule(_group_norm_weight, _channels),
+    nn.LayerNorm: LayerRule(_layer_norm_weight, _layer_norm_bias),
+}

@@ -1,0 +1,134 @@
+"""One gradient per sample, kept as small as its layers allow, and the inner products of such gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Elements of the (samples x terms) by (samples x terms) matrix that an inner product holds at a time: 64 MiB in float32.
+_PAIR_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True)
+class OuterProducts:
+    """The gradients of one matrix parameter as sums of outer products, one sum per sample: Σ_l left_l ⊗ right_l.
+
+    A parameter that is used several times, at several positions of a layer or in several layers, has one term for each use:
+    the cross terms between uses then are part of every inner product, so that tied parameters are exact.
+
+    Args:
+        left: (n_samples, n_terms, n_rows), or int64 row numbers (n_samples, n_terms) that stand for one-hot vectors.
+        right: (n_samples, n_terms, n_columns).
+    """
+
+    left: Tensor
+    right: Tensor
+
+    @property
+    def one_hot(self) -> bool:
+        """Whether ``left`` holds row numbers."""
+        return not self.left.is_floating_point()
+
+    def inner(self, other: OuterProducts) -> Tensor:
+        """Inner products (n_samples, n_other) in the space of the matrix: Σ_lm ⟨left_l, left'_m⟩ ⟨right_l, right'_m⟩."""
+        if self.right.shape[1] == other.right.shape[1] == 1 and not self.one_hot:
+            return (self.left[:, 0] @ other.left[:, 0].mT) * (self.right[:, 0] @ other.right[:, 0].mT)
+        elements = max(1, self.right.shape[1] * other.right.shape[:2].numel())
+        parts = self.split(max(1, _PAIR_ELEMENTS // elements))
+        return torch.cat([(_pairs(part.left, other.left) * _pairs(part.right, other.right)).sum((1, 3)) for part in parts])
+
+    def squared_norms(self) -> Tensor:
+        """Squared Frobenius norms (n_samples,)."""
+        left = self.left[:, :, None] == self.left[:, None, :] if self.one_hot else self.left @ self.left.mT
+        return (left * (self.right @ self.right.mT)).sum((1, 2))
+
+    def matrices(self, n_rows: int) -> Tensor:
+        """The gradients themselves (n_samples, n_rows, n_columns)."""
+        if not self.one_hot:
+            return self.left.mT @ self.right
+        n_samples, _, n_columns = self.right.shape
+        index = self.left[:, :, None].expand_as(self.right)
+        return self.right.new_zeros(n_samples, n_rows, n_columns).scatter_add_(1, index, self.right)
+
+    def split(self, n_samples: int) -> Iterator[OuterProducts]:
+        """Consecutive parts of at most ``n_samples`` samples."""
+        return map(OuterProducts, self.left.split(n_samples), self.right.split(n_samples))
+
+
+def sum_of(terms: Sequence[OuterProducts]) -> OuterProducts:
+    """The sums over several uses of one parameter, sample by sample."""
+    return OuterProducts(torch.cat([term.left for term in terms], 1), torch.cat([term.right for term in terms], 1))
+
+
+def stack(parts: Sequence[OuterProducts]) -> OuterProducts:
+    """The samples of all parts, one after the other; shorter sums are padded with terms of zero."""
+    n_terms = max(part.right.shape[1] for part in parts)
+    return OuterProducts(
+        torch.cat([_padded(part.left, n_terms) for part in parts]),
+        torch.cat([_padded(part.right, n_terms) for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class SampleGradients:
+    """Gradients of n_samples numbers in all selected parameters, in factors.
+
+    Args:
+        dense: (n_samples, n_dense), the parameters whose gradients are held as they are, side by side.
+        outer: name of a matrix parameter → its gradients as outer products.
+    """
+
+    dense: Tensor
+    outer: Mapping[str, OuterProducts]
+
+    def __len__(self) -> int:
+        return self.dense.shape[0]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Memory that one sample takes in this form."""
+        tensors = [self.dense, *(half for product in self.outer.values() for half in (product.left, product.right))]
+        return sum(tensor[:1].nbytes for tensor in tensors)
+
+    def inner(self, other: SampleGradients) -> Tensor:
+        """Inner products of all gradients with all of ``other``: (len(self), len(other))."""
+        products = self.dense @ other.dense.mT
+        for name, product in self.outer.items():
+            products += product.inner(other.outer[name])
+        return products
+
+    def squared_norms(self) -> Tensor:
+        """Squared Euclidean norms over all parameters (n_samples,)."""
+        norms = self.dense.square().sum(1)
+        for product in self.outer.values():
+            norms += product.squared_norms()
+        return norms
+
+    def norms(self) -> Tensor:
+        """Euclidean norms over all parameters (n_samples,)."""
+        return self.squared_norms().clamp_min(0).sqrt()
+
+    @classmethod
+    def stack(cls, parts: Iterable[SampleGradients]) -> SampleGradients:
+        """The samples of all parts, one after the other."""
+        gathered = list(parts)
+        outer = {name: stack([part.outer[name] for part in gathered]) for name in gathered[0].outer}
+        return cls(torch.cat([part.dense for part in gathered]), outer)
+
+
+def _pairs(first: Tensor, second: Tensor) -> Tensor:
+    """Inner products of terms (n_first, n_terms, n_second, n_other_terms); equality for row numbers."""
+    if not first.is_floating_point():
+        return first[:, :, None, None] == second
+    return (first.flatten(0, 1) @ second.flatten(0, 1).mT).view(*first.shape[:2], *second.shape[:2])
+
+
+def _padded(factor: Tensor, n_terms: int) -> Tensor:
+    """The factor (n_samples, terms, …) with zeros up to ``n_terms`` terms."""
+    missing = n_terms - factor.shape[1]
+    if not missing:
+        return factor
+    return torch.cat([factor, factor.new_zeros(factor.shape[0], missing, *factor.shape[2:])], 1)
