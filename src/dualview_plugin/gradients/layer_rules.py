@@ -112,7 +112,10 @@ def _windows(module: Any, inputs: Tensor, delta: Tensor) -> Iterator[Tensor]:
 def _pad(module: Any, inputs: Tensor) -> Tensor:
     """The input with the padding that the convolution adds."""
     if isinstance(module.padding, str):
-        totals = [d * (k - 1) if module.padding == "same" else 0 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        totals = [
+            d * (k - 1) if module.padding == "same" else 0
+            for d, k in zip(module.dilation, module.kernel_size, strict=True)
+        ]
         sides = [(total // 2, total - total // 2) for total in totals]
     else:
         sides = [(padding, padding) for padding in module.padding]

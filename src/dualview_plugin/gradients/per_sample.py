@@ -130,7 +130,9 @@ class PerSampleGradients:
         for name, module in self._model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
                 constraint = "a network whose samples do not interact"
-                raise InvalidValueError("model", type(self).__name__, constraint, f"{name!r} without running statistics")
+                raise InvalidValueError(
+                    "model", type(self).__name__, constraint, f"{name!r} without running statistics"
+                )
 
     def _fallback(self, inputs: Tensor, target: Tensor, plan: _Plan) -> Tensor:
         chosen = {name: self._parameters[name] for name in plan.fallback}

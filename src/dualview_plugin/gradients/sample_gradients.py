@@ -38,7 +38,9 @@ class OuterProducts:
             return (self.left[:, 0] @ other.left[:, 0].mT) * (self.right[:, 0] @ other.right[:, 0].mT)
         elements = max(1, self.right.shape[1] * other.right.shape[:2].numel())
         parts = self.split(max(1, _PAIR_ELEMENTS // elements))
-        return torch.cat([(_pairs(part.left, other.left) * _pairs(part.right, other.right)).sum((1, 3)) for part in parts])
+        return torch.cat(
+            [(_pairs(part.left, other.left) * _pairs(part.right, other.right)).sum((1, 3)) for part in parts]
+        )
 
     def squared_norms(self) -> Tensor:
         """Squared Frobenius norms (n_samples,)."""

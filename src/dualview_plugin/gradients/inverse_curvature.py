@@ -1,0 +1,198 @@
+"""Three ways to apply the inverse of a last layer's curvature to gradients: exactly, by conjugate gradients, by LiSSA.
+
+All take and return (n_vectors, n_classes, n_features). Which to use: ``CholeskyInverse`` as long as (n_classes · n_features)²
+float64 numbers fit in memory (512 features x 10 classes: 210 MB), because all further solves are matrix products;
+``ConjugateGradientInverse`` beyond that; ``LissaInverse`` to compare with published results, which used it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dualview_plugin.errors import ConvergenceWarning, DivergenceError
+from dualview_plugin.gradients.softmax_curvature import SoftmaxCurvature
+
+
+class InverseCurvature(Protocol):
+    """Applies (H + δI)⁻¹."""
+
+    def solve(self, gradients: Tensor) -> Tensor:
+        """(H + δI)⁻¹ g for each gradient (n_vectors, n_classes, n_features), in float64."""
+
+
+class CholeskyInverse:
+    """The inverse through one factorisation of the assembled matrix, in float64.
+
+    Cost: (n_classes · n_features)³/3 once, then (n_classes · n_features)² for each vector; memory twice the matrix at most.
+    """
+
+    def __init__(self, curvature: SoftmaxCurvature) -> None:
+        self._factor = torch.linalg.cholesky(curvature.matrix())
+
+    def solve(self, gradients: Tensor) -> Tensor:
+        """(H + δI)⁻¹ g, to rounding."""
+        columns = gradients.to(self._factor.dtype).flatten(1).mT
+        return torch.cholesky_solve(columns, self._factor).mT.reshape(gradients.shape)
+
+
+@dataclass(frozen=True)
+class ConjugateGradientInverse:
+    """The inverse by conjugate gradients on products with the curvature, all vectors at once.
+
+    Args:
+        curvature: H + δI.
+        tol: stop where ‖g − (H + δI) v‖ ≤ tol · ‖g‖, for each vector.
+        max_iter: stop there in any case, with a ConvergenceWarning.
+
+    Cost: one product with the curvature per iteration, for the vectors that have not converged.
+    """
+
+    curvature: SoftmaxCurvature
+    tol: float = 1e-6
+    max_iter: int = 1000
+
+    def solve(self, gradients: Tensor) -> Tensor:
+        """(H + δI)⁻¹ g to the relative tolerance."""
+        right = gradients.to(self.curvature.dtype)
+        solution, residuals = conjugate_gradients(self.curvature.product, right, self.tol, self.max_iter)
+        worst = float(residuals.max()) if len(residuals) else 0.0
+        if worst > self.tol:
+            _warn(
+                f"conjugate gradients stopped at relative residual {worst:.1e} above tol {self.tol:.1e}", self.max_iter
+            )
+        return solution
+
+
+@dataclass(frozen=True)
+class LissaInverse:
+    """The inverse by LiSSA: v ← g + (I − (H_j + δI)/s) v with H_j from one random batch per step; the result is v/s.
+
+    Each pass visits every training point once in a new order, so that the mean of H_j over it is H. Over any window of whole
+    passes, (v_end − v_start)/n_steps then estimates the residual of the window's mean v without bias: that mean is the result,
+    and this drift the test of convergence. Windows double in length, which averages the batches' noise away as depth grows; the
+    window with the least drift counts.
+
+    Args:
+        curvature: H + δI.
+        scale: s, at least half the largest eigenvalue of H + δI; None for 1.1 times that eigenvalue. The number of steps
+            that it takes grows with s/δ.
+        depth: at most this many steps, rounded up to whole passes, with a ConvergenceWarning where tol is not met.
+        batch_size: training points in each step.
+        tol: relative tolerance on the residual.
+        seed: of the order of training points.
+
+    Cost: depth products with the curvature of ``batch_size`` points, all vectors at once.
+    """
+
+    curvature: SoftmaxCurvature
+    scale: float | None = None
+    depth: int = 5000
+    batch_size: int = 256
+    tol: float = 1e-3
+    seed: int = 0
+
+    def solve(self, gradients: Tensor) -> Tensor:
+        """An estimate of (H + δI)⁻¹ g.
+
+        Raises:
+            DivergenceError: v left the ball in which the iteration stays with a sufficient scale; no result is returned.
+        """
+        right = gradients.to(self.curvature.dtype)
+        scale = self.scale or 1.1 * self.curvature.largest_eigenvalue(seed=self.seed)
+        norms = _norms(right).clamp_min(torch.finfo(right.dtype).tiny)
+        vectors, best = right.clone(), right.clone()
+        least_drift = torch.full_like(norms, torch.inf)
+        for n_passes, batches in enumerate(self._passes(), start=1):
+            if n_passes & (n_passes - 1) == 0:  # a power of two: a new window
+                start, total, n_steps = vectors, torch.zeros_like(right), 0
+            vectors, total = self._one_pass(vectors, total, right, batches, scale)
+            n_steps += len(batches)
+            drift = _norms(vectors - start) / (n_steps * norms)
+            best[drift < least_drift] = total[drift < least_drift] / n_steps
+            least_drift = torch.minimum(drift, least_drift)
+            if (least_drift <= self.tol).all():
+                break
+        else:
+            _warn(
+                f"LiSSA stopped at relative residual {float(least_drift.max()):.1e} above tol {self.tol:.1e}",
+                self.depth,
+            )
+        return (best / scale).to(torch.float64)
+
+    def _passes(self) -> Iterator[list[Tensor]]:
+        """The batches of each pass over the training points, of sizes as equal as can be, for ``depth`` steps."""
+        generator = torch.Generator().manual_seed(self.seed)
+        n_train = len(self.curvature.features)
+        n_batches = math.ceil(n_train / self.batch_size)
+        for _ in range(math.ceil(self.depth / n_batches)):
+            order = torch.randperm(n_train, generator=generator)
+            yield [part.to(self.curvature.features.device) for part in order.tensor_split(n_batches)]
+
+    def _one_pass(
+        self, vectors: Tensor, total: Tensor, right: Tensor, batches: list[Tensor], scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """The vectors after one pass, and their sum over all steps so far."""
+        # With a sufficient scale v is a sum of s/δ terms of norm ‖g‖ at most; twice that allows for the batches' noise.
+        bound = 2 * (1 + scale / self.curvature.damping) * _norms(right)
+        total = total.clone()
+        for rows in batches:
+            total += vectors
+            vectors = vectors + right - self.curvature.product(vectors, rows) / scale
+            if not (_norms(vectors) <= bound).all():
+                raise DivergenceError(f"LiSSA diverged with scale {scale:.3g}; raise scale, damping or batch_size")
+        return vectors, total
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], right: Tensor, tol: float, max_iter: int
+) -> tuple[Tensor, Tensor]:
+    """Solve A x = b for many right-hand sides at once, A symmetric and positive definite.
+
+    Args:
+        product: (n_vectors, …) → A times each vector.
+        right: b (n_vectors, …).
+        tol: stop a vector where ‖b − A x‖ ≤ tol · ‖b‖.
+        max_iter: at most this many products.
+
+    Returns:
+        Solutions (n_vectors, …) and the relative residuals (n_vectors,) that the recurrence reached.
+    """
+    shape = (-1, *[1] * (right.dim() - 1))
+    solution, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
+    square, norms = _squares(residual), _norms(right)
+    active = (square.sqrt() > tol * norms).nonzero()[:, 0]
+    for _ in range(max_iter):
+        if not len(active):
+            break
+        ahead, before = direction[active], square[active]
+        curved = product(ahead)
+        step = (before / (ahead * curved).flatten(1).sum(1)).view(shape)
+        solution[active] += step * ahead
+        residual[active] -= step * curved
+        square[active] = _squares(residual[active])
+        direction[active] = residual[active] + (square[active] / before).view(shape) * ahead
+        active = active[square[active].sqrt() > tol * norms[active]]
+    return solution, square.sqrt() / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+
+
+def _squares(vectors: Tensor) -> Tensor:
+    """Squared norm of each vector."""
+    return vectors.flatten(1).square().sum(1)
+
+
+def _norms(vectors: Tensor) -> Tensor:
+    """Norm of each vector."""
+    return _squares(vectors).sqrt()
+
+
+def _warn(figures: str, max_iter: int) -> None:
+    """Warn that an iteration stopped early, with its figures."""
+    advice = "raise the number of steps or the damping, or accept the tolerance"
+    warnings.warn(f"{figures} after {max_iter} steps: {advice}", ConvergenceWarning, stacklevel=3)

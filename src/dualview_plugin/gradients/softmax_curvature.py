@@ -1,0 +1,108 @@
+"""The Hessian of the cross entropy in the weights of a linear softmax layer, whole or as a product with vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# Elements of the (vectors x classes x rows) scores that a product holds at a time: 64 MiB in float64.
+_SCORE_ELEMENTS = 2**23
+# Rows of the training features in one block of the assembly.
+_ASSEMBLY_ROWS = 1024
+
+
+class SoftmaxCurvature:
+    """H + δI, with H the Hessian of the mean cross entropy in the weights of the last layer.
+
+        H = (1/n) Σ_i (diag(p_i) − p_i p_iᵀ) ⊗ φ_i φ_iᵀ
+
+    It does not depend on labels. H is positive semidefinite and singular (a shift common to all classes changes no loss); the
+    damping δ makes the sum invertible and bounds the effect of its inverse by 1/δ.
+
+    Args:
+        features: φ (n_train, n_features).
+        probabilities: p (n_train, n_classes), the softmax outputs of the layer.
+        damping: δ, zero or more, added to the diagonal.
+        dtype: precision of the computation; blocks of the features are converted to it, one at a time.
+    """
+
+    def __init__(
+        self, features: Tensor, probabilities: Tensor, damping: float, dtype: torch.dtype = torch.float64
+    ) -> None:
+        self.features = features
+        self.probabilities = probabilities.to(dtype)
+        self.damping = damping
+        self.dtype = dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (n_classes, n_features) of the weights."""
+        return self.probabilities.shape[1], self.features.shape[1]
+
+    def matrix(self) -> Tensor:
+        """H + δI as a matrix over the weights in row-major order, (n_classes · n_features) squared.
+
+        Cost: time n_train · (n_classes · n_features)²/2, memory the matrix and one block of rows.
+        """
+        n_classes, n_features = self.shape
+        size = n_classes * n_features
+        hessian = torch.zeros(size, size, dtype=self.dtype, device=self.features.device)
+        for features, probabilities in self._rows(_ASSEMBLY_ROWS):
+            self._add_upper_blocks(hessian, features, probabilities)
+        hessian /= len(self.features)
+        for start in range(0, size, n_features):  # below the diagonal: the transpose of what is above
+            block = slice(start, start + n_features)
+            hessian[start + n_features :, block] = hessian[block, start + n_features :].mT
+        hessian.diagonal().add_(self.damping)
+        return hessian
+
+    def product(self, vectors: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(H + δI) v for vectors (n_vectors, n_classes, n_features), H from all training points or the given ``rows`` alone.
+
+        Cost: time 2 · n_vectors · n_classes · n_features · n_rows, memory a few times that of the vectors.
+        """
+        n_vectors, (n_classes, n_features) = len(vectors), self.shape
+        step = max(1, _SCORE_ELEMENTS // max(1, n_vectors * n_classes))
+        flat = vectors.reshape(-1, n_features)
+        product = torch.zeros_like(flat)
+        for features, probabilities in self._rows(step, rows):
+            scores = (flat @ features.mT).view(n_vectors, n_classes, -1)
+            weighted = scores.mul_(probabilities.mT)
+            weighted -= probabilities.mT * weighted.sum(1, keepdim=True)
+            product.addmm_(weighted.view(n_vectors * n_classes, -1), features)
+        n_rows = len(self.features) if rows is None else len(rows)
+        return (product / n_rows).view_as(vectors).add_(vectors, alpha=self.damping)
+
+    def largest_eigenvalue(self, *, seed: int = 0, tol: float = 1e-2, max_iter: int = 100) -> float:
+        """The largest eigenvalue of H + δI, by power iteration; from below, to about the relative tolerance."""
+        generator = torch.Generator().manual_seed(seed)
+        vector = torch.randn(1, *self.shape, generator=generator).to(self.features.device, self.dtype)
+        eigenvalue = 0.0
+        for _ in range(max_iter):
+            vector = self.product(vector / vector.norm())
+            before, eigenvalue = eigenvalue, float(vector.norm())
+            if eigenvalue - before <= tol * eigenvalue:
+                break
+        return eigenvalue
+
+    def _add_upper_blocks(self, hessian: Tensor, features: Tensor, probabilities: Tensor) -> None:
+        """Add Σ_i p_ic ([c = c'] − p_ic') φ_i φ_iᵀ to every block (c, c') with c ≤ c'."""
+        n_classes, n_features = self.shape
+        weighted = (probabilities[:, :, None] * features[:, None, :]).flatten(1)
+        for c in range(n_classes):
+            start, stop = c * n_features, (c + 1) * n_features
+            own = weighted[:, start:stop]
+            hessian[start:stop, start:].addmm_(own.mT, weighted[:, start:], alpha=-1)
+            hessian[start:stop, start:stop].addmm_(own.mT, features)
+
+    def _rows(self, step: int, rows: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of features and probabilities in the precision of the computation."""
+        if rows is None:
+            for start in range(0, len(self.features), step):
+                block = slice(start, start + step)
+                yield self.features[block].to(self.dtype), self.probabilities[block]
+        else:
+            for part in rows.split(step):
+                yield self.features[part].to(self.dtype), self.probabilities[part]
