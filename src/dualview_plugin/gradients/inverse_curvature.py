@@ -1,8 +1,8 @@
 """Three ways to apply the inverse of a last layer's curvature to gradients: exactly, by conjugate gradients, by LiSSA.
 
-All take and return (n_vectors, n_classes, n_features). Which to use: ``CholeskyInverse`` as long as (n_classes · n_features)²
-float64 numbers fit in memory (512 features x 10 classes: 210 MB), because all further solves are matrix products;
-``ConjugateGradientInverse`` beyond that; ``LissaInverse`` to compare with published results, which used it.
+All take and return (n_vectors, n_classes, n_features). Which to use: ``CholeskyInverse`` as long as (n_classes ·
+n_features)² float64 numbers fit in memory (512 features x 10 classes: 210 MB), because all further solves are matrix
+products; ``ConjugateGradientInverse`` beyond that; ``LissaInverse`` to compare with published results, which used it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class InverseCurvature(Protocol):
 class CholeskyInverse:
     """The inverse through one factorisation of the assembled matrix, in float64.
 
-    Cost: (n_classes · n_features)³/3 once, then (n_classes · n_features)² for each vector; memory twice the matrix at most.
+    Cost: (n_classes · n_features)³/3 once, then (n_classes · n_features)² for each vector; memory: two such matrices.
     """
 
     def __init__(self, curvature: SoftmaxCurvature) -> None:
@@ -74,15 +74,15 @@ class ConjugateGradientInverse:
 class LissaInverse:
     """The inverse by LiSSA: v ← g + (I − (H_j + δI)/s) v with H_j from one random batch per step; the result is v/s.
 
-    Each pass visits every training point once in a new order, so that the mean of H_j over it is H. Over any window of whole
-    passes, (v_end − v_start)/n_steps then estimates the residual of the window's mean v without bias: that mean is the result,
-    and this drift the test of convergence. Windows double in length, which averages the batches' noise away as depth grows; the
-    window with the least drift counts.
+    Each pass visits every training point once in a new order, so that the mean of H_j over it is H. Over any window
+    of whole passes, (v_end − v_start)/n_steps then estimates the residual of the window's mean v: that
+    mean is the result, and this drift the test of convergence. Windows double in length, which averages the batches'
+    noise away as depth grows; the window with the least drift counts.
 
     Args:
         curvature: H + δI.
-        scale: s, at least half the largest eigenvalue of H + δI; None for 1.1 times that eigenvalue. The number of steps
-            that it takes grows with s/δ.
+        scale: s, at least half the largest eigenvalue of H + δI; None for 1.1 times that eigenvalue. The number of
+            steps that it takes grows with s/δ.
         depth: at most this many steps, rounded up to whole passes, with a ConvergenceWarning where tol is not met.
         batch_size: training points in each step.
         tol: relative tolerance on the residual.
@@ -102,7 +102,7 @@ class LissaInverse:
         """An estimate of (H + δI)⁻¹ g.
 
         Raises:
-            DivergenceError: v left the ball in which the iteration stays with a sufficient scale; no result is returned.
+            DivergenceError: v left the ball in which the iteration stays with a sufficient scale.
         """
         right = gradients.to(self.curvature.dtype)
         scale = self.scale or 1.1 * self.curvature.largest_eigenvalue(seed=self.seed)

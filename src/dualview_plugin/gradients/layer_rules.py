@@ -59,11 +59,11 @@ def prefers_outer(n_terms: int, n_rows: int, n_columns: int) -> bool:
 
 
 def _linear_outer(_: nn.Linear, inputs: Tensor, delta: Tensor) -> OuterProducts:
-    return OuterProducts(_positions(delta), _positions(inputs))
+    return OuterProducts(_positions(delta), _positions(inputs), delta.shape[-1])
 
 
 def _linear_weight(module: nn.Linear, inputs: Tensor, delta: Tensor) -> Tensor:
-    return _linear_outer(module, inputs, delta).matrices(module.out_features)
+    return _linear_outer(module, inputs, delta).matrices()
 
 
 def _linear_bias(_: nn.Linear, __: Tensor, delta: Tensor) -> Tensor:
@@ -73,16 +73,17 @@ def _linear_bias(_: nn.Linear, __: Tensor, delta: Tensor) -> Tensor:
 def _embedding_outer(module: nn.Embedding, inputs: Tensor, delta: Tensor) -> OuterProducts:
     if module.padding_idx is not None:
         delta = delta * (inputs != module.padding_idx)[..., None]
-    return OuterProducts(inputs.flatten(1) if inputs.dim() > 1 else inputs[:, None], _positions(delta))
+    rows = inputs.flatten(1) if inputs.dim() > 1 else inputs[:, None]
+    return OuterProducts(rows.long(), _positions(delta), module.num_embeddings)
 
 
 def _embedding_weight(module: nn.Embedding, inputs: Tensor, delta: Tensor) -> Tensor:
-    return _embedding_outer(module, inputs, delta).matrices(module.num_embeddings)
+    return _embedding_outer(module, inputs, delta).matrices()
 
 
 def _convolution_outer(module: Any, inputs: Tensor, delta: Tensor) -> OuterProducts:
     windows = torch.stack([window.flatten(2) for window in _windows(module, inputs, delta)], 2)
-    return OuterProducts(delta.flatten(2).mT, windows.flatten(1, 2).mT)  # columns: channel, then offset in the kernel
+    return OuterProducts(delta.flatten(2).mT, windows.flatten(1, 2).mT, delta.shape[1])  # columns: channel, then offset in the kernel
 
 
 def _convolution_weight(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:

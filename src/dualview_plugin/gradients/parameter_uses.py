@@ -1,4 +1,4 @@
-"""Where a forward pass uses its parameters: calls of known layers, and the edges of autograd's graph that prove them complete."""
+"""Where a forward pass uses its parameters: the calls of known layers, and autograd's graph to prove them complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LayerCall:
 
 
 def select_parameters(model: nn.Module, layers: Collection[str] | None) -> dict[str, nn.Parameter]:
-    """The parameters of the named layers and everything inside them (None: of the whole network), each tied one once."""
+    """The parameters in the named layers (None: in the whole network), each tied one once."""
     if layers is None:
         return dict(model.named_parameters())
     chosen = {id(parameter) for layer in layers for parameter in model.get_submodule(layer).parameters()}

@@ -39,10 +39,10 @@ class _Plan:
 class PerSampleGradients:
     """Gradients ∇_θ f_c(x) of one logit per sample, in layer-wise factors.
 
-    Linear layers, convolutions, embeddings and batch, group and layer norms have rules: one forward and one backward pass for a
-    batch give all its gradients. A rule serves a parameter only if autograd's graph has no other use of it and if each of its
-    layers sees one sample per entry of the first axis; every other parameter is differentiated sample by sample. A tied parameter's
-    gradient is the sum over its uses.
+    Linear layers, convolutions, embeddings and batch, group and layer norms have rules: one forward and one backward
+    pass for a batch give all its gradients. A rule serves a parameter only if autograd's graph has no other use of it
+    and if each of its layers sees one sample per entry of the first axis; every other parameter is differentiated
+    sample by sample. A tied parameter's gradient is the sum over its uses.
 
     Args:
         model: the network, in evaluation mode; its parameters count whether they are frozen or not.
@@ -71,7 +71,7 @@ class PerSampleGradients:
         return {name: parameter.shape for name, parameter in self._parameters.items()}
 
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The parameters held as they are, in the order of ``SampleGradients.dense``, and those held as outer products."""
+        """The parameters in ``SampleGradients.dense``, in its order, and those in ``SampleGradients.outer``."""
         if self._plan is None:
             raise RuntimeError("names() is known after the first batch")
         return self._plan.dense + self._plan.fallback, self._plan.outer

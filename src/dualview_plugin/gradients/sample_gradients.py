@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Elements of the (samples x terms) by (samples x terms) matrix that an inner product holds at a time: 64 MiB in float32.
+# Elements of the (samples x terms) by (samples x terms) matrix that an inner product holds at a time.
 _PAIR_ELEMENTS = 2**24
 
 
@@ -16,16 +16,18 @@ _PAIR_ELEMENTS = 2**24
 class OuterProducts:
     """The gradients of one matrix parameter as sums of outer products, one sum per sample: Σ_l left_l ⊗ right_l.
 
-    A parameter that is used several times, at several positions of a layer or in several layers, has one term for each use:
-    the cross terms between uses then are part of every inner product, so that tied parameters are exact.
+    A parameter that is used several times, at several positions of a layer or in several layers, has one term for
+    each use: the cross terms between uses then are part of every inner product, so that tied parameters are exact.
 
     Args:
         left: (n_samples, n_terms, n_rows), or int64 row numbers (n_samples, n_terms) that stand for one-hot vectors.
         right: (n_samples, n_terms, n_columns).
+        n_rows: of the matrix.
     """
 
     left: Tensor
     right: Tensor
+    n_rows: int
 
     @property
     def one_hot(self) -> bool:
@@ -33,7 +35,7 @@ class OuterProducts:
         return not self.left.is_floating_point()
 
     def inner(self, other: OuterProducts) -> Tensor:
-        """Inner products (n_samples, n_other) in the space of the matrix: Σ_lm ⟨left_l, left'_m⟩ ⟨right_l, right'_m⟩."""
+        """Inner products (n_samples, n_other) of the matrices: Σ_lm ⟨left_l, left'_m⟩ ⟨right_l, right'_m⟩."""
         if self.right.shape[1] == other.right.shape[1] == 1 and not self.one_hot:
             return (self.left[:, 0] @ other.left[:, 0].mT) * (self.right[:, 0] @ other.right[:, 0].mT)
         elements = max(1, self.right.shape[1] * other.right.shape[:2].numel())
@@ -47,31 +49,31 @@ class OuterProducts:
         left = self.left[:, :, None] == self.left[:, None, :] if self.one_hot else self.left @ self.left.mT
         return (left * (self.right @ self.right.mT)).sum((1, 2))
 
-    def matrices(self, n_rows: int) -> Tensor:
+    def matrices(self) -> Tensor:
         """The gradients themselves (n_samples, n_rows, n_columns)."""
         if not self.one_hot:
             return self.left.mT @ self.right
         n_samples, _, n_columns = self.right.shape
         index = self.left[:, :, None].expand_as(self.right)
-        return self.right.new_zeros(n_samples, n_rows, n_columns).scatter_add_(1, index, self.right)
+        return self.right.new_zeros(n_samples, self.n_rows, n_columns).scatter_add_(1, index, self.right)
 
     def split(self, n_samples: int) -> Iterator[OuterProducts]:
         """Consecutive parts of at most ``n_samples`` samples."""
-        return map(OuterProducts, self.left.split(n_samples), self.right.split(n_samples))
+        for left, right in zip(torch.split(self.left, n_samples), torch.split(self.right, n_samples), strict=True):
+            yield OuterProducts(left, right, self.n_rows)
 
 
 def sum_of(terms: Sequence[OuterProducts]) -> OuterProducts:
     """The sums over several uses of one parameter, sample by sample."""
-    return OuterProducts(torch.cat([term.left for term in terms], 1), torch.cat([term.right for term in terms], 1))
+    left, right = (torch.cat([getattr(term, half) for term in terms], 1) for half in ("left", "right"))
+    return OuterProducts(left, right, terms[0].n_rows)
 
 
 def stack(parts: Sequence[OuterProducts]) -> OuterProducts:
     """The samples of all parts, one after the other; shorter sums are padded with terms of zero."""
     n_terms = max(part.right.shape[1] for part in parts)
-    return OuterProducts(
-        torch.cat([_padded(part.left, n_terms) for part in parts]),
-        torch.cat([_padded(part.right, n_terms) for part in parts]),
-    )
+    left, right = (torch.cat([_padded(getattr(part, half), n_terms) for part in parts]) for half in ("left", "right"))
+    return OuterProducts(left, right, parts[0].n_rows)
 
 
 @dataclass(frozen=True)

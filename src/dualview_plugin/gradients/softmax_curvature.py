@@ -18,8 +18,8 @@ class SoftmaxCurvature:
 
         H = (1/n) Σ_i (diag(p_i) − p_i p_iᵀ) ⊗ φ_i φ_iᵀ
 
-    It does not depend on labels. H is positive semidefinite and singular (a shift common to all classes changes no loss); the
-    damping δ makes the sum invertible and bounds the effect of its inverse by 1/δ.
+    It does not depend on labels. H is positive semidefinite and singular (a shift common to all classes changes no
+    loss); the damping δ makes the sum invertible and bounds the effect of its inverse by 1/δ.
 
     Args:
         features: φ (n_train, n_features).
@@ -59,7 +59,9 @@ class SoftmaxCurvature:
         return hessian
 
     def product(self, vectors: Tensor, rows: Tensor | None = None) -> Tensor:
-        """(H + δI) v for vectors (n_vectors, n_classes, n_features), H from all training points or the given ``rows`` alone.
+        """(H + δI) v for each vector (n_vectors, n_classes, n_features).
+
+        H is the mean over all training points, or over the given ``rows`` alone.
 
         Cost: time 2 · n_vectors · n_classes · n_features · n_rows, memory a few times that of the vectors.
         """
@@ -104,5 +106,5 @@ class SoftmaxCurvature:
                 block = slice(start, start + step)
                 yield self.features[block].to(self.dtype), self.probabilities[block]
         else:
-            for part in rows.split(step):
+            for part in torch.split(rows, step):
                 yield self.features[part].to(self.dtype), self.probabilities[part]

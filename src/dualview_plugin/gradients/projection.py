@@ -1,0 +1,98 @@
+"""Gaussian projections of per-sample gradients, generated block by block from a seed and never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dualview_plugin.gradients.sample_gradients import OuterProducts, SampleGradients
+
+# Parameters in one block of the projection of what is held as it is; changing it changes what a seed gives.
+_DENSE_BLOCK = 4096
+# Terms of outer products that are multiplied at a time: few enough that a copy of them stays in the cache.
+_TERMS = 2048
+
+
+class GaussianProjection:
+    """A random linear map P from gradients to ``n_components`` numbers, with independent entries N(0, 1/n_components).
+
+    ⟨P g, P g'⟩ estimates ⟨g, g'⟩ without bias, with variance (‖g‖² ‖g'‖² + ⟨g, g'⟩²) / n_components. The entries come from
+    the seed alone, drawn on the CPU: they depend neither on the batches nor on the device.
+
+    Args:
+        n_components: numbers that are left of a gradient.
+        seed: of the entries.
+
+    Cost: n_parameters · n_components random numbers for each call, and as many multiplications for each sample, less the
+    rows of matrices in which its gradient is zero (inactive units). Memory: one row of a matrix or 4096 parameters, times
+    n_components.
+    """
+
+    def __init__(self, n_components: int, seed: int) -> None:
+        self._n_components = n_components
+        self._seed = seed
+
+    def __call__(self, gradients: SampleGradients) -> Tensor:
+        """P g for each of the gradients: (n_samples, n_components)."""
+        n_dense = gradients.dense.shape[1]
+        projected = gradients.dense.new_zeros(len(gradients), self._n_components)
+        blocks = self._blocks(gradients.dense)
+        for start in range(0, n_dense, _DENSE_BLOCK):
+            part = gradients.dense[:, start : start + _DENSE_BLOCK]
+            projected.addmm_(part, blocks(part.shape[1]))
+        for product in gradients.outer.values():
+            for row in range(product.n_rows):
+                _add_row(projected, product, row, blocks(product.right.shape[-1]))
+        return projected
+
+    def adjoint(
+        self, components: Tensor, n_dense: int, matrices: Mapping[str, tuple[int, int]]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pᵀ z for each z (n_vectors, n_components), so that ⟨P g, z⟩ = ⟨g, Pᵀ z⟩.
+
+        Args:
+            components: z.
+            n_dense: parameters in ``SampleGradients.dense``.
+            matrices: name → (n_rows, n_columns), as in ``SampleGradients.outer``.
+
+        Returns:
+            (n_vectors, n_dense), and name → (n_vectors, n_rows, n_columns).
+        """
+        blocks = self._blocks(components)
+        sizes = [min(_DENSE_BLOCK, n_dense - start) for start in range(0, n_dense, _DENSE_BLOCK)]
+        dense = [components.new_zeros(len(components), 0), *(components @ blocks(size).mT for size in sizes)]
+        outer = {
+            name: torch.stack([components @ blocks(n_columns).mT for _ in range(n_rows)], 1)
+            for name, (n_rows, n_columns) in matrices.items()
+        }
+        return torch.cat(dense, 1), outer
+
+    def _blocks(self, like: Tensor) -> _Blocks:
+        return _Blocks(self._n_components, self._seed, like)
+
+
+class _Blocks:
+    """Consecutive blocks of Pᵀ, always the same ones for a seed."""
+
+    def __init__(self, n_components: int, seed: int, like: Tensor) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._n_components = n_components
+        self._like = like
+
+    def __call__(self, n_parameters: int) -> Tensor:
+        """The next (n_parameters, n_components) entries."""
+        block = torch.randn(n_parameters, self._n_components, generator=self._generator)
+        return block.mul_(self._n_components**-0.5).to(self._like)
+
+
+def _add_row(projected: Tensor, product: OuterProducts, row: int, block: Tensor) -> None:
+    """Add what one row of a matrix contributes: Σ_l left_l[row] · (right_l @ block), over the terms that are not zero."""
+    step = max(1, _TERMS // product.right.shape[1])
+    for target, part in zip(torch.split(projected, step), product.split(step), strict=True):
+        left = (part.left == row).to(block.dtype) if part.one_hot else part.left[..., row]
+        active = left.flatten().nonzero()[:, 0]
+        right = part.right.flatten(0, 1).index_select(0, active)
+        scaled = (right @ block).mul_(left.flatten()[active, None])
+        target.index_add_(0, active // left.shape[1], scaled)
