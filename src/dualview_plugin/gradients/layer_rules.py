@@ -53,9 +53,11 @@ def rule_of(module: nn.Module) -> LayerRule | None:
     return rule
 
 
-def prefers_outer(n_terms: int, n_rows: int, n_columns: int) -> bool:
-    """Whether an inner product of two sums of ``n_terms`` outer products is cheaper than that of the two matrices."""
-    return n_terms**2 * (n_rows + n_columns) <= n_rows * n_columns
+def prefers_outer(product: OuterProducts) -> bool:
+    """Whether an inner product of two such sums of outer products costs less than that of the two matrices."""
+    n_terms, n_columns = product.right.shape[1:]
+    left_cost = 1 if product.one_hot else product.n_rows
+    return bool(n_terms**2 * (left_cost + n_columns) <= product.n_rows * n_columns)
 
 
 def _linear_outer(_: nn.Linear, inputs: Tensor, delta: Tensor) -> OuterProducts:
@@ -83,7 +85,9 @@ def _embedding_weight(module: nn.Embedding, inputs: Tensor, delta: Tensor) -> Te
 
 def _convolution_outer(module: Any, inputs: Tensor, delta: Tensor) -> OuterProducts:
     windows = torch.stack([window.flatten(2) for window in _windows(module, inputs, delta)], 2)
-    return OuterProducts(delta.flatten(2).mT, windows.flatten(1, 2).mT, delta.shape[1])  # columns: channel, then offset in the kernel
+    return OuterProducts(
+        delta.flatten(2).mT, windows.flatten(1, 2).mT, delta.shape[1]
+    )  # columns: channel, then offset in the kernel
 
 
 def _convolution_weight(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:

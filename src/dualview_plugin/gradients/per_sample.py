@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
 from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.features import evaluating
 from dualview_plugin.gradients.layer_rules import prefers_outer
+from dualview_plugin.gradients.one_by_one import looped_gradients, sample_gradients, vectorised_gradients
 from dualview_plugin.gradients.parameter_uses import (
     LayerCall,
     count_uses,
@@ -45,7 +46,7 @@ class PerSampleGradients:
     sample by sample. A tied parameter's gradient is the sum over its uses.
 
     Args:
-        model: the network, in evaluation mode; its parameters count whether they are frozen or not.
+        model: the network, evaluated in eval mode; its parameters count whether they are frozen or not.
         layers: dotted names of the layers whose parameters θ count; None for all.
 
     Raises:
@@ -65,28 +66,43 @@ class PerSampleGradients:
         """Number of parameters that count, tied ones once."""
         return sum(parameter.numel() for parameter in self._parameters.values())
 
-    @property
-    def shapes(self) -> dict[str, torch.Size]:
-        """Shape of each parameter that counts, in the network's order."""
-        return {name: parameter.shape for name, parameter in self._parameters.items()}
+    def whole_from(self, dense: Tensor, outer: Mapping[str, Tensor]) -> Tensor:
+        """Vectors in the layout of :class:`SampleGradients`, in the layout of :meth:`whole`; after the first batch.
 
-    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The parameters in ``SampleGradients.dense``, in its order, and those in ``SampleGradients.outer``."""
-        if self._plan is None:
-            raise RuntimeError("names() is known after the first batch")
-        return self._plan.dense + self._plan.fallback, self._plan.outer
+        Args:
+            dense: (n_vectors, n_dense).
+            outer: name of a matrix parameter → (n_vectors, n_rows, n_columns).
+        """
+        names = () if self._plan is None else self._plan.dense + self._plan.fallback
+        sizes = [self._parameters[name].numel() for name in names]
+        parts = dict(zip(names, torch.split(dense, sizes, 1), strict=True))
+        parts |= {name: matrices.flatten(1) for name, matrices in outer.items()}
+        zeros = {name: dense.new_zeros(len(dense), parameter.numel()) for name, parameter in self._parameters.items()}
+        return torch.cat(list((zeros | parts).values()), 1)
 
     def __call__(self, inputs: Tensor, target: Tensor) -> SampleGradients:
         """The gradients of logit ``target[i]`` (n_samples,) int64 for ``inputs[i]`` (n_samples, …), for each i."""
-        with differentiable(self._model, self._parameters):
+        with evaluating(self._model), differentiable(self._model, self._parameters):
             if self._plan is None:
                 self._plan = self._make_plan(inputs[:1], target[:1])
             return self._gradients(inputs, target, self._plan)
 
     def whole(self, inputs: Tensor, target: Tensor) -> Tensor:
         """The gradients of few samples as one matrix (n_samples, n_parameters), parameters in the network's order."""
-        with differentiable(self._model, self._parameters):
-            return _looped(self._model, list(self._parameters.values()), inputs, target)
+        with evaluating(self._model), differentiable(self._model, self._parameters):
+            return looped_gradients(self._model, list(self._parameters.values()), inputs, target)
+
+    def along(self, sample: Tensor, label: Tensor, directions: Tensor) -> Tensor:
+        """Derivatives ⟨∇_θ f_c(x), v⟩ (n_directions,) along directions v in θ, themselves differentiable in x.
+
+        Args:
+            sample: x, one sample without an axis for samples.
+            label: c, a scalar.
+            directions: v (n_directions, n_parameters), as in ``whole``.
+        """
+        with evaluating(self._model), differentiable(self._model, self._parameters):
+            gradients = sample_gradients(self._model, list(self._parameters.values()), sample, label, create_graph=True)
+        return directions @ torch.cat([gradient.flatten() for gradient in gradients])
 
     def _gradients(self, inputs: Tensor, target: Tensor, plan: _Plan) -> SampleGradients:
         calls, deltas, uses = self._backward(inputs, target)
@@ -137,17 +153,17 @@ class PerSampleGradients:
     def _fallback(self, inputs: Tensor, target: Tensor, plan: _Plan) -> Tensor:
         chosen = {name: self._parameters[name] for name in plan.fallback}
         if plan.vectorised:
-            return _vectorised(self._model, chosen, inputs, target)
-        return _looped(self._model, list(chosen.values()), inputs, target)
+            return vectorised_gradients(self._model, chosen, inputs, target)
+        return looped_gradients(self._model, list(chosen.values()), inputs, target)
 
     def _vectorises(self, names: Sequence[str], sample: Tensor, target: Tensor) -> bool:
         """Whether vmap knows every operation of the network and every way it reaches its parameters."""
         chosen = {name: self._parameters[name] for name in names}
         if not chosen:
             return True
-        expected = _looped(self._model, list(chosen.values()), sample, target)
+        expected = looped_gradients(self._model, list(chosen.values()), sample, target)
         try:
-            found = _vectorised(self._model, chosen, sample, target)
+            found = vectorised_gradients(self._model, chosen, sample, target)
         except RuntimeError:  # what torch.func raises for control flow and operations without a batching rule
             return False
         return bool((found - expected).norm() <= _VMAP_TOLERANCE * expected.norm())
@@ -182,9 +198,7 @@ def _wants_outer(uses: Sequence[_Use], deltas: Sequence[Tensor]) -> bool:
     products = [_outer([use], deltas) for use in uses]
     if len({product.one_hot for product in products}) > 1:
         return False
-    weight = uses[0][1].module.weight
-    n_terms = sum(product.right.shape[1] for product in products)
-    return isinstance(weight, Tensor) and prefers_outer(n_terms, weight.shape[0], weight[0].numel())
+    return prefers_outer(sum_of(products))
 
 
 def _outer(uses: Sequence[_Use], deltas: Sequence[Tensor]) -> OuterProducts:
@@ -200,29 +214,6 @@ def _dense(uses: Sequence[_Use], deltas: Sequence[Tensor]) -> Tensor:
     """The gradients (n_samples, n_elements) of a parameter, summed over its uses."""
     terms = [call.rule.dense(slot)(call.module, call.inputs, deltas[position]) for position, call, slot in uses]
     return torch.stack(terms).sum(0).flatten(1) if len(terms) > 1 else terms[0].flatten(1)
-
-
-def _vectorised(model: nn.Module, chosen: Mapping[str, Tensor], inputs: Tensor, target: Tensor) -> Tensor:
-    """Gradients (n_samples, n_elements) in the chosen parameters, one sample's network mapped over the batch."""
-
-    def logit(parameters: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(model, parameters, (sample[None],))
-        return outputs.gather(1, label[None, None]).sum()
-
-    held = {name: parameter.detach() for name, parameter in chosen.items()}
-    with torch.no_grad():  # the other parameters require gradients, and these would be part of an outer graph
-        gradients = vmap(grad(logit), in_dims=(None, 0, 0))(held, inputs, target)
-    return torch.cat([gradients[name].flatten(1) for name in chosen], 1)
-
-
-def _looped(model: nn.Module, chosen: Sequence[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
-    """Gradients (n_samples, n_elements) in the chosen parameters, one backward pass per sample."""
-    rows = []
-    for sample, label in zip(inputs, target, strict=True):
-        logit = model(sample[None]).gather(1, label[None, None]).sum()
-        gradients = torch.autograd.grad(logit, list(chosen), allow_unused=True, materialize_grads=True)
-        rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
-    return torch.stack(rows)
 
 
 def _dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -18,16 +16,16 @@ _TERMS = 2048
 class GaussianProjection:
     """A random linear map P from gradients to ``n_components`` numbers, with independent entries N(0, 1/n_components).
 
-    ⟨P g, P g'⟩ estimates ⟨g, g'⟩ without bias, with variance (‖g‖² ‖g'‖² + ⟨g, g'⟩²) / n_components. The entries come from
-    the seed alone, drawn on the CPU: they depend neither on the batches nor on the device.
+    ⟨P g, P g'⟩ estimates ⟨g, g'⟩ without bias, with variance (‖g‖² ‖g'‖² + ⟨g, g'⟩²) / n_components. The entries come
+    from the seed alone, drawn on the CPU: they depend neither on the batches nor on the device.
 
     Args:
         n_components: numbers that are left of a gradient.
         seed: of the entries.
 
-    Cost: n_parameters · n_components random numbers for each call, and as many multiplications for each sample, less the
-    rows of matrices in which its gradient is zero (inactive units). Memory: one row of a matrix or 4096 parameters, times
-    n_components.
+    Cost: n_parameters · n_components random numbers for each call, and as many multiplications for each sample, less
+    the rows of matrices in which its gradient is zero (inactive units). Memory: one row of a matrix or 4096
+    parameters, times n_components.
     """
 
     def __init__(self, n_components: int, seed: int) -> None:
@@ -47,25 +45,22 @@ class GaussianProjection:
                 _add_row(projected, product, row, blocks(product.right.shape[-1]))
         return projected
 
-    def adjoint(
-        self, components: Tensor, n_dense: int, matrices: Mapping[str, tuple[int, int]]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def adjoint(self, components: Tensor, like: SampleGradients) -> tuple[Tensor, dict[str, Tensor]]:
         """Pᵀ z for each z (n_vectors, n_components), so that ⟨P g, z⟩ = ⟨g, Pᵀ z⟩.
 
         Args:
             components: z.
-            n_dense: parameters in ``SampleGradients.dense``.
-            matrices: name → (n_rows, n_columns), as in ``SampleGradients.outer``.
+            like: gradients of any samples, for the layout.
 
         Returns:
-            (n_vectors, n_dense), and name → (n_vectors, n_rows, n_columns).
+            (n_vectors, n_dense), and name of a matrix parameter → (n_vectors, n_rows, n_columns).
         """
-        blocks = self._blocks(components)
+        blocks, n_dense = self._blocks(components), like.dense.shape[1]
         sizes = [min(_DENSE_BLOCK, n_dense - start) for start in range(0, n_dense, _DENSE_BLOCK)]
         dense = [components.new_zeros(len(components), 0), *(components @ blocks(size).mT for size in sizes)]
         outer = {
-            name: torch.stack([components @ blocks(n_columns).mT for _ in range(n_rows)], 1)
-            for name, (n_rows, n_columns) in matrices.items()
+            name: torch.stack([components @ blocks(part.right.shape[-1]).mT for _ in range(part.n_rows)], 1)
+            for name, part in like.outer.items()
         }
         return torch.cat(dense, 1), outer
 
@@ -88,7 +83,7 @@ class _Blocks:
 
 
 def _add_row(projected: Tensor, product: OuterProducts, row: int, block: Tensor) -> None:
-    """Add what one row of a matrix contributes: Σ_l left_l[row] · (right_l @ block), over the terms that are not zero."""
+    """Add what a row of a matrix contributes: Σ_l left_l[row] · (right_l @ block), over terms that are not zero."""
     step = max(1, _TERMS // product.right.shape[1])
     for target, part in zip(torch.split(projected, step), product.split(step), strict=True):
         left = (part.left == row).to(block.dtype) if part.one_hot else part.left[..., row]

@@ -40,8 +40,8 @@ def fit_softmax_regression(
 ) -> SoftmaxRegression:
     """Minimise the regularised cross entropy with soft labels over the weights of a linear layer.
 
-    Newton steps by conjugate gradients, solved the more exactly the nearer the minimum, with a backtracking line search.
-    The objective is strongly convex: the minimiser is unique and does not depend on ``start``.
+    Newton steps by conjugate gradients, solved the more exactly the nearer the minimum, with a backtracking line
+    search. The objective is strongly convex: the minimiser is unique and does not depend on ``start``.
 
     Args:
         features: φ (n_train, n_features).
@@ -61,7 +61,9 @@ def fit_softmax_regression(
     loss, gradient, probabilities = problem.evaluate(weight)
     first = float(gradient.norm())
     for n_iter in range(max_iter + 1):
-        stationarity = float(gradient.norm() / (2 * weight_decay * weight.norm()).clamp_min(torch.finfo(weight.dtype).tiny))
+        stationarity = float(
+            gradient.norm() / (2 * weight_decay * weight.norm()).clamp_min(torch.finfo(weight.dtype).tiny)
+        )
         if stationarity <= tol or n_iter == max_iter:
             break
         curvature = SoftmaxCurvature(features, probabilities, 2 * weight_decay)

@@ -1,0 +1,167 @@
+"""Per-sample gradients against one backward pass per sample, over networks of every kind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.gradients import PerSampleGradients, SampleGradients
+from tests.conftest import TOLERANCES
+from tests.gradients.networks import N_SAMPLES, NAMES, Tied, gradient_by_gradient, make
+
+EXACT = TOLERANCES[torch.float64]
+# Parameters that no rule can cover in each network; all others have one.
+FALLBACK = {
+    "functional use": {"shared.weight"},
+    "sequence first": {"step.weight", "step.bias"},
+    "recurrent": {"lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.bias_ih_l0", "lstm.bias_hh_l0"},
+    "custom": {"scale"},
+    "attention": {
+        "layer.self_attn.in_proj_weight",
+        "layer.self_attn.in_proj_bias",
+        "layer.self_attn.out_proj.weight",
+        "layer.self_attn.out_proj.bias",
+    },
+    "weight norm, PReLU, norms": {
+        "0.bias",
+        "0.parametrizations.weight.original0",
+        "0.parametrizations.weight.original1",
+        "1.weight",
+    },
+    "transposed": {"0.weight", "0.bias"},
+}
+OUTER = {"tied large": {"first.weight", "fc.weight"}, "wide convolution": {"0.weight"}, "words": {"places.weight"}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inner_products_and_norms_are_those_of_the_whole_gradients(name: str) -> None:
+    model, inputs, target = make(name)
+    expected = gradient_by_gradient(model, inputs, target)
+    per_sample = PerSampleGradients(model)
+    rows, columns = per_sample(inputs, target), per_sample(inputs[:3], target[:3])
+    torch.testing.assert_close(rows.inner(columns), expected @ expected[:3].mT, **EXACT)
+    torch.testing.assert_close(rows.norms(), expected.norm(dim=1), **EXACT)
+    torch.testing.assert_close(per_sample.whole(inputs, target), expected, **EXACT)
+    assert per_sample.n_parameters == expected.shape[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rules_cover_what_they_can(name: str) -> None:
+    model, inputs, target = make(name)
+    per_sample = PerSampleGradients(model)
+    per_sample(inputs, target)
+    plan = per_sample._plan
+    assert set(plan.fallback) == FALLBACK.get(name, set())
+    assert set(plan.outer) >= OUTER.get(name, set())
+    assert plan.vectorised == (name not in {"recurrent", "custom"})
+
+
+@pytest.mark.parametrize("name", ["tied", "tied large", "words", "wide convolution", "attention"])
+def test_batches_stack_to_the_whole(name: str) -> None:
+    model, inputs, target = make(name)
+    per_sample = PerSampleGradients(model)
+    whole = per_sample(inputs, target)
+    for size in (1, 2, 3):
+        parts = zip(inputs.split(size), target.split(size), strict=True)
+        stacked = SampleGradients.stack(per_sample(*part) for part in parts)
+        assert len(stacked) == N_SAMPLES
+        torch.testing.assert_close(stacked.inner(whole), whole.inner(whole), **EXACT)
+        assert stacked.bytes_per_sample == whole.bytes_per_sample
+
+
+def test_sequences_of_different_lengths() -> None:
+    model, inputs, target = make("words")
+    per_sample = PerSampleGradients(model)
+    short, long = per_sample(inputs[:, :5], target), per_sample(inputs, target)
+    expected = torch.cat([gradient_by_gradient(model, x, target) for x in (inputs[:, :5], inputs)])
+    stacked = SampleGradients.stack([short, long])
+    torch.testing.assert_close(stacked.inner(long), expected @ expected[N_SAMPLES:].mT, **EXACT)
+
+
+@pytest.mark.parametrize("layers", [["conv"], ["tied", "fc"], ["relu", "norm"]])
+def test_layers_restrict_the_parameters(layers: list[str]) -> None:
+    model, inputs, target = make("tied")
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    blocks = gradient_by_gradient(model, inputs, target).split(sizes, 1)
+    names = [name for name, _ in model.named_parameters()]
+    kept = torch.cat([block for name, block in zip(names, blocks, strict=True) if name.split(".")[0] in layers], 1)
+    gradients = PerSampleGradients(model, layers)(inputs, target)
+    torch.testing.assert_close(gradients.inner(gradients), kept @ kept.mT, **EXACT)
+
+
+@pytest.mark.parametrize("name", ["tied", "tied large", "words"])
+def test_derivatives_along_directions(name: str) -> None:
+    model, inputs, target = make(name)
+    per_sample = PerSampleGradients(model)
+    expected = gradient_by_gradient(model, inputs, target)
+    directions = torch.randn(3, expected.shape[1], dtype=torch.float64)
+    found = torch.stack([per_sample.along(x, c, directions) for x, c in zip(inputs, target, strict=True)])
+    torch.testing.assert_close(found.detach(), expected @ directions.mT, **EXACT)
+
+
+def test_derivatives_along_directions_are_differentiable() -> None:
+    model, inputs, target = make("tied large")
+    per_sample = PerSampleGradients(model)
+    directions = torch.randn(2, per_sample.n_parameters, dtype=torch.float64)
+    sample = inputs[0].requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: per_sample.along(x, target[0], directions), sample)
+
+
+def test_the_model_is_as_before() -> None:
+    model, inputs, target = make("tied")
+    model.train()
+    model.norm.eval()
+    model.conv.weight.requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    frozen, trained = PerSampleGradients(model)(inputs, target), PerSampleGradients(make_like(model))(inputs, target)
+    torch.testing.assert_close(frozen.inner(frozen), trained.inner(trained), **EXACT)
+    assert [module.training for module in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == [False, *[True] * 7]
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert not frozen.dense.requires_grad
+
+
+def make_like(model: nn.Module) -> nn.Module:
+    twin = Tied().double()
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+def test_the_model_is_as_before_after_an_error() -> None:
+    model, inputs, target = make("tied")
+    model.conv.weight.requires_grad_(False)
+    with pytest.raises(RuntimeError):
+        PerSampleGradients(model.train())(inputs[:, :1], target)
+    assert model.training
+    assert not model.conv.weight.requires_grad
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_batch_norm_without_statistics_is_refused() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 2))
+    with pytest.raises(
+        InvalidValueError, match="model of PerSampleGradients must be a network whose samples do not int"
+    ):
+        PerSampleGradients(model)(torch.randn(5, 3), torch.zeros(5, dtype=torch.int64))
+
+
+class Branching(nn.Module):
+    """A network that uses another layer for large inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.large(x) if x.abs().max() > 1 else self.small(x)
+
+
+def test_another_branch_is_refused() -> None:
+    per_sample = PerSampleGradients(Branching())
+    target = torch.zeros(5, dtype=torch.int64)
+    per_sample(torch.zeros(5, 3), target)
+    with pytest.raises(InvalidValueError, match=r"same places for every batch, got other uses of large\.bias"):
+        per_sample(torch.full((5, 3), 2.0), target)
