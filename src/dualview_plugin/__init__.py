@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from dualview_plugin.attribution import DataAttribution as DataAttribution
     from dualview_plugin.attribution import DualView as DualView
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
+    from dualview_plugin.lrp import PairwiseRelevance as PairwiseRelevance
+    from dualview_plugin.lrp import RelevantPairs as RelevantPairs
+    from dualview_plugin.lrp import SurrogateRelevance as SurrogateRelevance
+    from dualview_plugin.lrp import named_composite as named_composite
+    from dualview_plugin.lrp import propose_canonizers as propose_canonizers
     from dualview_plugin.metrics import DataAttributionMetric as DataAttributionMetric
     from dualview_plugin.metrics import DomainMismatch as DomainMismatch
     from dualview_plugin.metrics import IdenticalClass as IdenticalClass
@@ -39,10 +44,15 @@ _HOME_OF: dict[str, str] = {
     "IdenticalClass": "dualview_plugin.metrics",
     "IdenticalSubclass": "dualview_plugin.metrics",
     "LabelPoisoning": "dualview_plugin.metrics",
+    "PairwiseRelevance": "dualview_plugin.lrp",
     "RandomAttribution": "dualview_plugin.attribution",
+    "RelevantPairs": "dualview_plugin.lrp",
+    "SurrogateRelevance": "dualview_plugin.lrp",
     "data_attribution": "dualview_plugin.metrics",
+    "named_composite": "dualview_plugin.lrp",
     "plot_poisoning_curves": "dualview_plugin.plots",
     "plot_training_points": "dualview_plugin.plots",
+    "propose_canonizers": "dualview_plugin.lrp",
     "register": "dualview_plugin.metrics",
     "solve_crammer_singer": "dualview_plugin.solver",
 }

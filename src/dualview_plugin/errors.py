@@ -38,5 +38,9 @@ class ConvergenceWarning(UserWarning):
     """An iteration stopped before its tolerance; the result is returned with its figures."""
 
 
+class ConservationWarning(UserWarning):
+    """Relevance will not be conserved on its way through a network; the result is returned, off by a factor."""
+
+
 class NotApplicableWarning(UserWarning):
     """A metric does not apply to a method and scores NaN."""

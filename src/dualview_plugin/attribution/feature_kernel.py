@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualview_plugin.attribution.base import DataAttribution
-from dualview_plugin.features import Inputs, Standardizer, input_batches
+from dualview_plugin.attribution.base import DataAttribution, Target
+from dualview_plugin.features import Composite, Inputs, Standardizer, input_batches, propagate
 
 
 class FeatureKernelAttribution(DataAttribution):
@@ -45,6 +45,53 @@ class FeatureKernelAttribution(DataAttribution):
         values = self.dual_coef_[position.clamp(min=0), target[:, None]]
         return torch.where(position >= 0, values, 0.0)
 
+    def feature_shares(self, features: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+        """What each penultimate feature contributes to each attribution, α_ic φ_im φ_m(x): (n, k, n_features).
+
+        Args:
+            features: raw penultimate features of the test points, (n, n_features); the result is differentiable in
+                them.
+            target: classes c, (n,).
+            train_indices: training points i, (n, k); those without a coefficient contribute zeros.
+
+        Returns:
+            Shares that add up to the attribution τ_i(x, c), less the intercept's share α_ic if there is an intercept.
+        """
+        self._ensure_fitted()
+        rows = self._support_positions()[train_indices].clamp(min=0)
+        kernel = self.transform_features(features)[:, None] * self.support_features_[rows]
+        return self.coefficients(train_indices, target)[:, :, None] * kernel
+
+    def input_attribution(
+        self, inputs: Inputs, target: Target = None, k: int = 1, *, composite: Composite | None = None
+    ) -> Tensor:
+        """Where in the test input the evidence is, by gradient × input, or by LRP under a composite of Zennit.
+
+        Args:
+            inputs: as in :meth:`attribute`, of a floating type.
+            target: as in :meth:`attribute`.
+            k: without a composite: gradient × input of the summed attribution to the ``k`` strongest proponents.
+            composite: LRP of the attribution summed over all training points, which is the surrogate's logit: its
+                shares w_cm φ_m(x) are where the relevance starts. ``k`` then has no effect, and an intercept, which
+                belongs to no feature, no share.
+
+        Returns:
+            The shape of the inputs, signed.
+
+        Cost: gradient × input: one attribution and one backward pass; LRP: one pass of :func:`propagate`.
+        """
+        if composite is None:
+            return super().input_attribution(inputs, target, k)
+        targets = self._checked_target(inputs, target)
+        self._ensure_fitted()
+        blocks = self._blocks(inputs, targets, self.batch_size)
+        return torch.cat([self._logit_relevance(*block, composite) for block in blocks])
+
+    def _logit_relevance(self, inputs: Tensor, target: Tensor, composite: Composite) -> Tensor:
+        """Relevance of the inputs for the surrogate's logits of ``target``, the shape of the inputs."""
+        weight = self.surrogate_weight_[target]
+        return propagate(self._extractor, inputs, lambda phi: weight * self.transform_features(phi), composite)
+
     @torch.no_grad()
     def surrogate_logits(self, inputs: Inputs) -> Tensor:
         """The surrogate's logits ⟨w_c, φ(x)⟩ + b_c, (n_test, n_classes), to compare with the network's."""
@@ -74,9 +121,8 @@ class FeatureKernelAttribution(DataAttribution):
 
     def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
         features, _ = self._extractor(inputs)
-        positions = self._support_positions()[train_indices].clamp(min=0)
-        kernel = torch.einsum("nd,nkd->nk", self.transform_features(features), self.support_features_[positions])
-        return (kernel + self.kernel_offset_) * self.coefficients(train_indices, target)
+        shares = self.feature_shares(features, target, train_indices)
+        return shares.sum(dim=2) + self.kernel_offset_ * self.coefficients(train_indices, target)
 
     def _self_influence(self) -> Tensor:
         labels = self.train_labels_[self.support_indices_]

@@ -10,10 +10,12 @@ from dualview_plugin.features.batches import (
     ordered_loader,
 )
 from dualview_plugin.features.extraction import FeatureExtractor, TrainingFeatures, check_labels
-from dualview_plugin.features.model_state import evaluating, preserved_random_state
+from dualview_plugin.features.model_state import evaluating, preserved_random_state, restored
+from dualview_plugin.features.propagation import Composite, propagate
 from dualview_plugin.features.standardizer import Standardizer
 
 __all__ = [
+    "Composite",
     "FeatureExtractor",
     "Inputs",
     "Standardizer",
@@ -27,4 +29,6 @@ __all__ = [
     "n_samples",
     "ordered_loader",
     "preserved_random_state",
+    "propagate",
+    "restored",
 ]

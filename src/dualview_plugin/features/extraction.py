@@ -67,7 +67,8 @@ class FeatureExtractor:
         def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             caught.append(args[0] if args else next(iter(kwargs.values())))
 
-        handle = self.layer.register_forward_pre_hook(catch, with_kwargs=True)
+        # First, so that what other hooks make of the input (Zennit's put identities there) comes behind the caught one.
+        handle = self.layer.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
         try:
             yield caught
         finally:

@@ -1,0 +1,51 @@
+"""Zennit's composites by name, with the canonizers that the network needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from zennit.composites import COMPOSITES
+from zennit.core import Composite
+
+from dualview_plugin.errors import InvalidTypeError
+from dualview_plugin.lrp.canonizers import propose_canonizers
+from dualview_plugin.validation import check_option
+
+
+def named_composite(name: str, model: nn.Module, **options: Any) -> Composite:
+    """One of Zennit's composites, with the proposed canonizers for a network.
+
+    Args:
+        name: as Zennit registers it: ``"epsilon_plus"``, ``"epsilon_plus_flat"``, ``"epsilon_alpha2_beta1"``,
+            ``"epsilon_alpha2_beta1_flat"``, ``"epsilon_gamma_box"``, ….
+        model: the network, for :func:`propose_canonizers`.
+        **options: what else the composite takes: ``zero_params="bias"`` (biases then absorb no relevance), ``epsilon``,
+            ``canonizers`` in place of the proposed ones; ``low`` and ``high``, the smallest and the largest pixel
+            value, for ``"epsilon_gamma_box"``.
+
+    Raises:
+        InvalidValueError: Zennit has no composite of this name.
+        InvalidTypeError: the options lack one that the composite needs, or have one that it does not take.
+
+    Example:
+        >>> composite = named_composite("epsilon_gamma_box", nn.Linear(5, 3), low=0.0, high=1.0, zero_params="bias")
+        >>> type(composite).__name__
+        'EpsilonGammaBox'
+    """
+    check_option(name, "name", "named_composite", tuple(sorted(COMPOSITES)))
+    options = {"canonizers": propose_canonizers(model), **options}
+    try:
+        return COMPOSITES[name](**options)
+    except TypeError as error:
+        raise InvalidTypeError("options", "named_composite", f"what {name!r} takes", str(error)) from error
+
+
+def as_composite(composite: Composite | str, model: nn.Module, owner: str) -> Composite:
+    """A composite as it is, or the one of this name for the network."""
+    if isinstance(composite, str):
+        check_option(composite, "composite", owner, tuple(sorted(COMPOSITES)))
+        return named_composite(composite, model)
+    if not isinstance(composite, Composite):
+        raise InvalidTypeError("composite", owner, "a composite of Zennit or its name", type(composite).__name__)
+    return composite

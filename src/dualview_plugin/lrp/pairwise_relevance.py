@@ -1,0 +1,176 @@
+"""Why this training image? Relevance of one attribution in the pixels of both of its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from zennit.core import Composite
+
+from dualview_plugin.attribution.base import Target
+from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.features import Inputs, n_samples, propagate
+from dualview_plugin.lrp.composites import as_composite
+from dualview_plugin.validation import check_integer
+
+
+@dataclass(frozen=True)
+class RelevantPairs:
+    """Pairs of a test input and a training input, with the relevance of both for the attribution that joins them.
+
+    Attributes:
+        test_relevance: where in the test input, (n_test, k, *input_shape), signed.
+        train_relevance: where in the training input, (n_test, k, *input_shape), signed.
+        attribution: τ_i(x, c), (n_test, k).
+        train_indices: training points i, (n_test, k), int64.
+        target: explained classes c, (n_test,), int64.
+        intercept_share: the part α_ic of the attribution that an intercept adds and that belongs to no feature,
+            (n_test, k); zeros without an intercept.
+        conservation: Σ relevance / attribution on the test side and on the training side, (n_test, k, 2); NaN where the
+            attribution is zero.
+
+    How far to trust a heatmap: a conservation of 1 says that all of the attribution arrived in the pixels and that none
+    was made on the way. Less or more has these reasons, the harmless ones first:
+
+    - Biases absorb relevance (and the shifts that a canonizer makes biases of): ``zero_params="bias"`` sends it on.
+    - An intercept's share starts at no feature: ``conservation · attribution / (attribution − intercept_share)`` is
+      free of it.
+    - With standardised features a unit that is inactive at x, φ_m(x) = 0, still has a share, since zero lies off the
+      mean. Behind a ReLU it has a pre-activation to pass it on to, which may have to be large where that is close to
+      zero; behind a pooling of zeros it has none, and the share is lost.
+    - Shares of both signs that nearly cancel: what is lost of a large share is large beside a small sum.
+    - A factor of 2 or a power of it: residual sums that no canonizer handles; a warning says so.
+    """
+
+    test_relevance: Tensor
+    train_relevance: Tensor
+    attribution: Tensor
+    train_indices: Tensor
+    target: Tensor
+    intercept_share: Tensor
+    conservation: Tensor
+
+
+class PairwiseRelevance:
+    """LRP from the penultimate features' shares of an attribution, to the pixels of the test and the training input.
+
+    R_m = α_ic φ_m(x_i) φ_m(x), with Σ_m R_m = τ_i(x, c): the relevance starts at the input of the final layer, at each
+    unit's own share of the attribution, and a composite of Zennit carries it to the pixels of x, and likewise to those
+    of x_i. Features are as the kernel uses them: standardised where the surrogate is.
+
+    Args:
+        attribution: a method with a feature kernel: DualView or RepresenterPoints.
+        composite: a composite of Zennit, with the canonizers that the network needs, or the name of one, which then
+            gets the proposed ones (:func:`named_composite` also takes options).
+        batch_size: pairs in one pass; None: the attribution's own batch size.
+
+    Raises:
+        InvalidTypeError: an attribution without a feature kernel, or something else than a composite.
+        InvalidValueError: Zennit has no composite of this name.
+
+    Source: Yolcu et al. 2024 (arXiv 2402.12118), section 6.
+
+    Differs: the paper's own code starts from one of the factors, which Zennit takes for the relevance itself; here
+    the start is the whole share, so that relevance sums to the attribution.
+
+    Cost: one attribution, and for each side one forward and one backward pass per ``batch_size`` pairs.
+    """
+
+    def __init__(
+        self,
+        attribution: FeatureKernelAttribution,
+        composite: Composite | str = "epsilon_plus_flat",
+        *,
+        batch_size: int | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        if not isinstance(attribution, FeatureKernelAttribution):
+            constraint = "a method with a feature kernel (DualView, RepresenterPoints), whose values features share in"
+            raise InvalidTypeError("attribution", owner, constraint, type(attribution).__name__)
+        self.data_attribution = attribution
+        self.composite = as_composite(composite, attribution.model, owner)
+        size = attribution.batch_size if batch_size is None else batch_size
+        self.batch_size = check_integer(size, "batch_size", owner)
+
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: Target = None,
+        k: int = 5,
+        proponents: bool = True,
+        train_indices: Tensor | None = None,
+    ) -> RelevantPairs:
+        """Relevance for the ``k`` strongest training points of each test point, or for given ones.
+
+        Args:
+            inputs: test inputs, (n_test, …), floating: a tensor, an array, or a DataLoader that does not shuffle.
+            target: the explained class: one for all test points or one for each; None: the network's decision.
+            k: number of training points for each test point, the strongest first.
+            proponents: those with the highest attributions; False: with the lowest.
+            train_indices: training points in their place, (n_test, k), or (k,) for all test points alike.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: as of :meth:`DataAttribution.attribute`, or training points that do not
+                exist.
+        """
+        method = self.data_attribution
+        targets = method._checked_target(inputs, target)
+        if train_indices is None:
+            strongest: Any = method.influence(inputs, k, target, proponents)
+            indices = strongest.indices
+        else:
+            indices = self._checked_indices(train_indices, n_samples(inputs, type(self).__name__))
+        rows = max(1, self.batch_size // indices.shape[1])
+        blocks = zip(method._blocks(inputs, targets, rows), torch.split(indices, rows), strict=True)
+        return _joined([self._block(batch, classes, block) for (batch, classes), block in blocks])
+
+    def _block(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> RelevantPairs:
+        """The pairs of one block of test inputs."""
+        method, k = self.data_attribution, train_indices.shape[1]
+        with torch.no_grad():
+            features, _ = method._extractor(inputs)
+            shares = method.feature_shares(features, target, train_indices)
+            intercept_share = method.kernel_offset_ * method.coefficients(train_indices, target)
+        attribution = shares.sum(dim=2) + intercept_share
+        train_inputs = method._training_inputs(train_indices)
+        of_test, of_train = (
+            self._relevance(side, shares) for side in (inputs.repeat_interleave(k, dim=0), train_inputs)
+        )
+        sums = torch.stack([side.flatten(start_dim=2).sum(dim=2) for side in (of_test, of_train)], dim=2)
+        conservation = torch.where(attribution[:, :, None] == 0, torch.nan, sums / attribution[:, :, None])
+        return RelevantPairs(of_test, of_train, attribution, train_indices, target, intercept_share, conservation)
+
+    def _relevance(self, inputs: Tensor, shares: Tensor) -> Tensor:
+        """Relevance (n, k, *input_shape) of inputs (n·k, *input_shape), one for each row of the shares (n, k, ·)."""
+        if not inputs.is_floating_point():
+            raise InvalidTypeError("inputs", type(self).__name__, "floating to be differentiated", str(inputs.dtype))
+        starts = shares.flatten(end_dim=1)
+        parts = zip(torch.split(inputs, self.batch_size), torch.split(starts, self.batch_size), strict=True)
+        relevance = torch.cat([self._pass(part, start) for part, start in parts])
+        return relevance.reshape(*shares.shape[:2], *relevance.shape[1:])
+
+    def _pass(self, inputs: Tensor, start: Tensor) -> Tensor:
+        """One pass of LRP."""
+        return propagate(self.data_attribution._extractor, inputs, lambda _: start, self.composite)
+
+    def _checked_indices(self, train_indices: object, n_test: int) -> Tensor:
+        """Training points as (n_test, k) on the device, or the package's error."""
+        method, owner = self.data_attribution, type(self).__name__
+        indices = torch.as_tensor(train_indices, device=method.device)
+        if indices.is_floating_point() or indices.dtype == torch.bool:
+            raise InvalidTypeError("train_indices", owner, "integers", str(indices.dtype))
+        if indices.ndim not in (1, 2) or indices.numel() == 0 or (indices.ndim == 2 and len(indices) != n_test):
+            constraint = f"of shape (n_test = {n_test}, k) or (k,)"
+            raise InvalidValueError("train_indices", owner, constraint, f"shape {tuple(indices.shape)}")
+        if int(indices.min()) < 0 or int(indices.max()) >= method.n_train_:
+            got = f"values from {int(indices.min())} to {int(indices.max())}"
+            raise InvalidValueError("train_indices", owner, f"in 0 … {method.n_train_ - 1}", got)
+        return indices.to(torch.int64).expand(n_test, -1)
+
+
+def _joined(blocks: list[RelevantPairs]) -> RelevantPairs:
+    """Consecutive blocks as one."""
+    return RelevantPairs(**{name: torch.cat([vars(block)[name] for block in blocks]) for name in vars(blocks[0])})

@@ -1,0 +1,56 @@
+"""A feature attribution made of a data attribution: LRP of the surrogate's logit, in Quantus' protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from zennit.core import Composite
+
+from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.errors import InvalidTypeError
+from dualview_plugin.features import as_input_tensor
+from dualview_plugin.lrp.composites import as_composite
+
+
+class SurrogateRelevance:
+    """LRP of the attribution summed over all training points, as an explanation function for Quantus.
+
+    Where :meth:`DualView.__call__` gives gradient × input for the strongest proponents, this gives the evidence of all
+    training points for the class, ``input_attribution(…, composite=composite)``. Quantus' own metrics score it beside
+    saliency maps.
+
+    Args:
+        attribution: a method with a feature kernel: DualView or RepresenterPoints.
+        composite: a composite of Zennit or the name of one, as for :class:`PairwiseRelevance`.
+
+    Raises:
+        InvalidTypeError: an attribution without a feature kernel, or something else than a composite.
+        InvalidValueError: Zennit has no composite of this name.
+    """
+
+    def __init__(self, attribution: FeatureKernelAttribution, composite: Composite | str = "epsilon_plus_flat") -> None:
+        owner = type(self).__name__
+        if not isinstance(attribution, FeatureKernelAttribution):
+            constraint = "a method with a feature kernel (DualView, RepresenterPoints), which has a surrogate"
+            raise InvalidTypeError("attribution", owner, constraint, type(attribution).__name__)
+        self.data_attribution = attribution
+        self.composite = as_composite(composite, attribution.model, owner)
+
+    def __call__(self, model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
+        """The map of each input as an array shaped like the inputs.
+
+        Args:
+            model: the network to explain; if its weights are others, the method is fitted to it first.
+            inputs: (n_test, …), an array or a tensor.
+            targets: explained classes, (n_test,).
+        """
+        method = self.data_attribution._for_model(model)
+        tensor = as_input_tensor(inputs, type(self).__name__)
+        classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
+        relevance: np.ndarray[Any, Any] = (
+            method.input_attribution(tensor, classes, composite=self.composite).cpu().numpy()
+        )
+        return relevance

@@ -1,0 +1,60 @@
+"""Composites by name get the canonizers that the network needs."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+from torchvision.models import resnet18, resnet50, vgg11_bn
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlus, EpsilonPlusFlat
+from zennit.torchvision import ResNetCanonizer
+
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.lrp import named_composite, propose_canonizers
+
+
+def small_vgg_bn():
+    """torchvision's VGG without the time that its initialisation takes."""
+    return vgg11_bn(init_weights=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (resnet18, [ResNetCanonizer]),
+        (resnet50, [ResNetCanonizer]),
+        (small_vgg_bn, [SequentialMergeBatchNorm]),
+        (lambda: nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU()), [SequentialMergeBatchNorm]),
+        (lambda: nn.Sequential(nn.Conv2d(3, 5, 2), nn.ReLU(), nn.BatchNorm2d(5), nn.Conv2d(5, 7, 2)), []),
+        (lambda: nn.Linear(3, 5), []),
+    ],
+    ids=["resnet18", "resnet50", "vgg11_bn", "norm behind linear", "norm elsewhere", "linear"],
+)
+def test_proposed_canonizers(model, expected):
+    assert [type(canonizer) for canonizer in propose_canonizers(model())] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("epsilon_plus", {}, EpsilonPlus),
+        ("epsilon_plus_flat", {"zero_params": "bias", "epsilon": 0.1}, EpsilonPlusFlat),
+        ("epsilon_alpha2_beta1", {}, EpsilonAlpha2Beta1),
+        ("epsilon_gamma_box", {"low": -1.0, "high": 2.0}, EpsilonGammaBox),
+    ],
+)
+def test_composites_by_name(name, options, expected):
+    composite = named_composite(name, small_vgg_bn(), **options)
+    assert type(composite) is expected
+    assert [type(canonizer) for canonizer in composite.canonizers] == [SequentialMergeBatchNorm]
+
+
+def test_canonizers_of_the_callers_choice():
+    assert named_composite("epsilon_plus", small_vgg_bn(), canonizers=[]).canonizers == []
+
+
+def test_unknown_names_and_wrong_options_are_refused():
+    with pytest.raises(InvalidValueError, match=r"name of named_composite must be one of .*, got 'lrp'"):
+        named_composite("lrp", nn.Linear(3, 5))
+    with pytest.raises(InvalidTypeError, match=r"options of named_composite must be what 'epsilon_gamma_box' takes"):
+        named_composite("epsilon_gamma_box", nn.Linear(3, 5))
