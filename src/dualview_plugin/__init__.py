@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualview_plugin.attribution import DataAttribution as DataAttribution
     from dualview_plugin.attribution import DualView as DualView
+    from dualview_plugin.attribution import GradientSimilarity as GradientSimilarity
+    from dualview_plugin.attribution import InfluenceFunctions as InfluenceFunctions
+    from dualview_plugin.attribution import ProjectedGradientSimilarity as ProjectedGradientSimilarity
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
+    from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
     from dualview_plugin.lrp import PairwiseRelevance as PairwiseRelevance
     from dualview_plugin.lrp import RelevantPairs as RelevantPairs
     from dualview_plugin.lrp import SurrogateRelevance as SurrogateRelevance
@@ -41,6 +45,10 @@ _HOME_OF: dict[str, str] = {
     "DataAttributionMetric": "dualview_plugin.metrics",
     "DomainMismatch": "dualview_plugin.metrics",
     "DualView": "dualview_plugin.attribution",
+    "GradientSimilarity": "dualview_plugin.attribution",
+    "InfluenceFunctions": "dualview_plugin.attribution",
+    "ProjectedGradientSimilarity": "dualview_plugin.attribution",
+    "RepresenterPoints": "dualview_plugin.attribution",
     "IdenticalClass": "dualview_plugin.metrics",
     "IdenticalSubclass": "dualview_plugin.metrics",
     "LabelPoisoning": "dualview_plugin.metrics",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dualview_plugin.attribution import DataAttribution, DualView, RandomAttribution
+from dualview_plugin.attribution import (
+    DataAttribution,
+    DualView,
+    GradientSimilarity,
+    InfluenceFunctions,
+    ProjectedGradientSimilarity,
+    RandomAttribution,
+    RepresenterPoints,
+)
 from tests.worlds import World
 
 Factory = Callable[..., DataAttribution]
@@ -22,6 +30,13 @@ def _factory(cls: type[DataAttribution], **defaults: Any) -> Factory:
 METHODS: dict[str, Factory] = {
     "DualView": _factory(DualView, C=0.05),
     "DualView hard": _factory(DualView, C=10.0, fit_intercept=True, standardize=False),
+    "GradientSimilarity": _factory(GradientSimilarity),
+    "GradientSimilarity of layers, plain": _factory(GradientSimilarity, normalize_train=False, layers=["conv", "fc"]),
+    "InfluenceFunctions": _factory(InfluenceFunctions),
+    "InfluenceFunctions by cg": _factory(InfluenceFunctions, solver="cg", include_bias=True, tol=1e-12),
+    "InfluenceFunctions by lissa": _factory(InfluenceFunctions, solver="lissa", damping=0.1, tol=1e-5),
+    "ProjectedGradientSimilarity": _factory(ProjectedGradientSimilarity, n_components=17, seed=3),
+    "RepresenterPoints": _factory(RepresenterPoints),
     "RandomAttribution": _factory(RandomAttribution, seed=3),
 }
 

@@ -106,25 +106,25 @@ class LissaInverse:
         """
         right = gradients.to(self.curvature.dtype)
         scale = self.scale or 1.1 * self.curvature.largest_eigenvalue(seed=self.seed)
-        norms = _norms(right).clamp_min(torch.finfo(right.dtype).tiny)
-        vectors, best = right.clone(), right.clone()
-        least_drift = torch.full_like(norms, torch.inf)
+        solution, drifts = right.clone(), torch.full_like(right[:, 0, 0], torch.inf)
+        active = torch.arange(len(right), device=right.device)
+        vectors = start = total = right
+        n_steps = 0
         for n_passes, batches in enumerate(self._passes(), start=1):
             if n_passes & (n_passes - 1) == 0:  # a power of two: a new window
-                start, total, n_steps = vectors, torch.zeros_like(right), 0
-            vectors, total = self._one_pass(vectors, total, right, batches, scale)
+                start, total, n_steps = vectors, torch.zeros_like(vectors), 0
+            vectors, total = self._one_pass(vectors, total, right[active], batches, scale)
             n_steps += len(batches)
-            drift = _norms(vectors - start) / (n_steps * norms)
-            best[drift < least_drift] = total[drift < least_drift] / n_steps
-            least_drift = torch.minimum(drift, least_drift)
-            if (least_drift <= self.tol).all():
+            drift = _norms(vectors - start) / (n_steps * _norms(right[active])).clamp_min(torch.finfo(right.dtype).tiny)
+            better = drift < drifts[active]
+            solution[active[better]], drifts[active[better]] = total[better] / n_steps, drift[better]
+            going = drifts[active] > self.tol
+            active, vectors, start, total = active[going], vectors[going], start[going], total[going]
+            if not len(active):
                 break
         else:
-            _warn(
-                f"LiSSA stopped at relative residual {float(least_drift.max()):.1e} above tol {self.tol:.1e}",
-                self.depth,
-            )
-        return (best / scale).to(torch.float64)
+            _warn(f"LiSSA stopped at relative residual {float(drifts.max()):.1e} above tol {self.tol:.1e}", self.depth)
+        return (solution / scale).to(torch.float64)
 
     def _passes(self) -> Iterator[list[Tensor]]:
         """The batches of each pass over the training points, of sizes as equal as can be, for ``depth`` steps."""

@@ -112,8 +112,9 @@ class SampleGradients:
         return norms
 
     def norms(self) -> Tensor:
-        """Euclidean norms over all parameters (n_samples,)."""
-        return self.squared_norms().clamp_min(0).sqrt()
+        """Euclidean norms over all parameters (n_samples,), safe to divide by: the least positive number for zero."""
+        squares = self.squared_norms()
+        return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
 
     @classmethod
     def stack(cls, parts: Iterable[SampleGradients]) -> SampleGradients:

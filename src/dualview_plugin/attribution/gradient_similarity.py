@@ -1,0 +1,158 @@
+"""Similarity from the network's perspective: inner products of gradients in all parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.features import TrainData, labelled_batches, preserved_random_state
+from dualview_plugin.gradients import PerSampleGradients, SampleGradients
+from dualview_plugin.validation import check_integer
+
+
+class GradientSimilarity(DataAttribution):
+    """τ_i(x, c) = ⟨∇_θ f_c(x), ∇_θ f_{y_i}(x_i)⟩ / ‖∇_θ f_{y_i}(x_i)‖, over all parameters θ.
+
+    Gradients are exact and never written out whole: a linear layer's stays an outer product of its input and its output
+    gradient, a convolution's becomes its own small matrix or outer products, whichever is cheaper, and so on for each
+    layer (:class:`PerSampleGradients`). Shared parameters count once, with the gradient summed over their uses.
+
+    Args:
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The samples of a batch must not
+            interact.
+        normalize_train: divide by the norm of each training gradient; False: the plain inner product.
+        layers: modules or their dotted names whose parameters θ count, frozen or not; None: the whole network.
+        memory_budget: bytes for the gradients and attributions of a block of test points and a batch of training
+            points; a smaller budget takes more passes over the training set. Activations come on top.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: a parameter breaks its constraint; the network's samples interact, or it
+            uses other parameters for other batches.
+
+    Source: Charpiat et al. 2019 (arXiv 1907.03085); Yolcu et al. 2024 (arXiv 2402.12118), equation for SIM.
+
+    Cost: a forward and a backward pass over the training set for each block of test points, and for each pair of a test
+    and a training point, for each layer, n_in + n_out if it is linear and at most its number of weights otherwise.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        final_fc_layer: nn.Module | str,
+        train_dataset: TrainData,
+        *,
+        normalize_train: bool = True,
+        layers: Collection[nn.Module | str] | None = None,
+        memory_budget: int = 2**30,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(model, final_fc_layer, train_dataset, **common)
+        self.normalize_train = bool(normalize_train)
+        self.layers = _layer_names(model, layers, self.get_name())
+        self.memory_budget = check_integer(memory_budget, "memory_budget", self.get_name())
+
+    def _fit(self) -> None:
+        self._start()
+        self._training_labels()
+
+    def _start(self) -> None:
+        """Gradients of the network as it is now, and the memory that one of them takes."""
+        self._gradients = PerSampleGradients(self.model, self.layers)
+        inputs, labels = next(iter(self._training_batches()))
+        self._layout = self._gradients(inputs[:1], labels[:1])
+
+    @property
+    def block_size(self) -> int:
+        """Test points whose gradients and attributions take half the memory budget."""
+        self._ensure_fitted()
+        each = self._layout.bytes_per_sample + self._layout.dense.element_size() * self.n_train_
+        return max(1, self.memory_budget // (2 * each))
+
+    @torch.no_grad()
+    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+        test = self._gradients_of(inputs, target)
+        return torch.cat([test.inner(train) / self._norms(train) for train in self._training_gradients()], 1)
+
+    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+        """Values and slopes of the pairs, without the graphs behind them: a single direction is as large as θ."""
+        each = train_indices.shape[1] * self._gradients.n_parameters * self._layout.dense.element_size()
+        size = max(1, self.memory_budget // (2 * each))
+        rows = []
+        for part in zip(*(torch.split(tensor, size) for tensor in (inputs, target, train_indices)), strict=True):
+            directions = self._directions(part[2].flatten()).view(*part[2].shape, -1)
+            rows += [self._linearised(*point) for point in zip(*part[:2], directions, strict=True)]
+        return torch.stack(rows)
+
+    @torch.no_grad()
+    def _self_influence(self) -> Tensor:
+        return torch.cat([train.squared_norms() / self._norms(train) for train in self._training_gradients()])
+
+    def _linearised(self, sample: Tensor, label: Tensor, directions: Tensor) -> Tensor:
+        """Attributions (k,) of one test point along the directions (k, n_parameters), and their slope in the sample."""
+        with torch.enable_grad():
+            point = sample.detach().requires_grad_(sample.requires_grad)
+            values = self._gradients.along(point, label, directions)
+            if not (sample.requires_grad and values.requires_grad):
+                return values.detach()
+            slopes = [torch.autograd.grad(value, point, retain_graph=True)[0] for value in values]
+        return values.detach() + torch.stack(slopes).flatten(1) @ (sample - sample.detach()).flatten()
+
+    def _directions(self, train_indices: Tensor) -> Tensor:
+        """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters)."""
+        inputs, labels = self._training_inputs(train_indices), self.train_labels_[train_indices]
+        norms = self._norms(self._gradients(inputs, labels))
+        return (self._gradients.whole(inputs, labels).mT / norms).mT
+
+    def _norms(self, train: SampleGradients) -> Tensor | float:
+        """What the attributions to these training points are divided by, (n,)."""
+        return train.norms() if self.normalize_train else 1.0
+
+    def _gradients_of(self, inputs: Tensor, target: Tensor) -> SampleGradients:
+        """The gradients of a block of test points, from passes of at most ``batch_size``."""
+        parts = zip(torch.split(inputs, self._pass_size), torch.split(target, self._pass_size), strict=True)
+        return SampleGradients.stack(self._gradients(*part) for part in parts)
+
+    @property
+    def _pass_size(self) -> int:
+        """Samples in a pass, so that their gradients take at most a quarter of the memory budget."""
+        return max(1, min(self.batch_size, self.memory_budget // (4 * max(1, self._layout.bytes_per_sample))))
+
+    def _training_gradients(self) -> Iterator[SampleGradients]:
+        """The gradients of all training points at their labels, pass by pass in order."""
+        with tqdm(total=self.n_train_, desc="training gradients", disable=not self.show_progress, leave=False) as bar:
+            for inputs, labels in self._training_batches():
+                for part in zip(
+                    torch.split(inputs, self._pass_size), torch.split(labels, self._pass_size), strict=True
+                ):
+                    yield self._gradients(*part)
+                    bar.update(len(part[1]))
+
+    def _training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the training set on the device."""
+        with preserved_random_state():
+            for inputs, labels in labelled_batches(self._loader, self.get_name()):
+                yield inputs.to(self.device), labels.to(self.device)
+
+
+def _layer_names(model: nn.Module, layers: Collection[nn.Module | str] | None, owner: str) -> tuple[str, ...] | None:
+    """The dotted names of the layers; refuses what is no layer of the model, and a choice without parameters."""
+    if layers is None:
+        return None
+    if isinstance(layers, (str, nn.Module)):
+        raise InvalidTypeError("layers", owner, "a list of modules or of their dotted names", repr(layers))
+    names = {name: module for name, module in model.named_modules() if name}
+    chosen = []
+    for layer in layers:
+        found = [name for name, module in names.items() if layer in (name, module)]
+        if not found:
+            raise InvalidValueError("layers", owner, "among " + ", ".join(names), repr(layer))
+        chosen.append(found[0])
+    if not any(True for name in chosen for _ in names[name].parameters()):
+        raise InvalidValueError("layers", owner, "layers with parameters", repr(layers))
+    return tuple(chosen)

@@ -1,0 +1,110 @@
+"""Gradient similarity after a random projection: the training gradients kept, a few numbers each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from dualview_plugin.attribution.base import CommonOptions
+from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.features import TrainData
+from dualview_plugin.gradients import GaussianProjection, SampleGradients
+from dualview_plugin.validation import check_integer
+
+
+class ProjectedGradientSimilarity(GradientSimilarity):
+    """τ_i(x, c) = ⟨P ∇_θ f_c(x), P ∇_θ f_{y_i}(x_i)⟩ / ‖∇_θ f_{y_i}(x_i)‖ with a random P of ``n_components`` rows.
+
+    The entries of P are independent, N(0, 1/n_components): the attributions are unbiased estimates of those of
+    :class:`GradientSimilarity`, with variance (‖g‖² ‖g_i‖² + ⟨g, g_i⟩²) / n_components before the division by ‖g_i‖.
+    P comes from the seed in blocks and is never held whole; the fit keeps n_components numbers a training point.
+
+    Args:
+        model, final_fc_layer, train_dataset, normalize_train, layers, memory_budget, **common: see
+            :class:`GradientSimilarity`. The norm is that of the gradient itself, not of its projection.
+        n_components: rows of P.
+        seed: of P, non-negative. The same seed gives the same P for every batch size and on every device.
+
+    Attributes:
+        projected_gradients_: P ∇_θ f_{y_i}(x_i), divided by the norm if ``normalize_train``, (n_train, n_components).
+        gradient_norms_: ‖∇_θ f_{y_i}(x_i)‖, (n_train,).
+
+    Raises:
+        InvalidTypeError, InvalidValueError: as :class:`GradientSimilarity`.
+
+    Source: Pruthi et al. 2020 (arXiv 2002.08484), section 3.4; Yolcu et al. 2024 (arXiv 2402.12118), SIM-rp.
+
+    Cost: fit: a forward and a backward pass over the training set, n_train · n_parameters · n_components products
+    less those with inactive units, and P generated once for each quarter of the memory budget of gradients in
+    factors. attribute: the same for the test points, and n_test · n_train · n_components.
+    """
+
+    projected_gradients_: Tensor
+    gradient_norms_: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        final_fc_layer: nn.Module | str,
+        train_dataset: TrainData,
+        *,
+        n_components: int = 128,
+        seed: int = 0,
+        normalize_train: bool = True,
+        layers: Collection[nn.Module | str] | None = None,
+        memory_budget: int = 2**30,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(
+            model,
+            final_fc_layer,
+            train_dataset,
+            normalize_train=normalize_train,
+            layers=layers,
+            memory_budget=memory_budget,
+            **common,
+        )
+        self.n_components = check_integer(n_components, "n_components", self.get_name())
+        self.seed = check_integer(seed, "seed", self.get_name(), minimum=0)
+
+    def _fit(self) -> None:
+        super()._fit()
+        self._projection = GaussianProjection(self.n_components, self.seed)
+        parameters: dict[str, object] = {"n_components": self.n_components, "seed": self.seed, "layers": self.layers}
+        stored = self._cached("projected gradients", parameters, self._project_training_set)
+        self.gradient_norms_ = stored["norms"]
+        divisors = self.gradient_norms_[:, None] if self.normalize_train else 1.0
+        self.projected_gradients_ = stored["projected"] / divisors
+
+    def _project_training_set(self) -> dict[str, Tensor]:
+        """The projections (n_train, n_components) and the norms (n_train,) of the training gradients."""
+        parts = [(self._projection(chunk), chunk.norms()) for chunk in self._chunks()]
+        return {"projected": torch.cat([part[0] for part in parts]), "norms": torch.cat([part[1] for part in parts])}
+
+    def _chunks(self) -> Iterator[SampleGradients]:
+        """The training gradients in chunks of a quarter of the memory budget; P is generated for each."""
+        size = self.memory_budget // (4 * max(1, self._layout.bytes_per_sample))
+        held: list[SampleGradients] = []
+        for gradients in self._training_gradients():
+            if held and sum(map(len, held)) + len(gradients) > size:
+                yield SampleGradients.stack(held)
+                held = []
+            held.append(gradients)
+        yield SampleGradients.stack(held)
+
+    @torch.no_grad()
+    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+        projected = self._projection(self._gradients_of(inputs, target))
+        return projected @ self.projected_gradients_.mT
+
+    @torch.no_grad()
+    def _self_influence(self) -> Tensor:
+        values = self.projected_gradients_.square().sum(1)
+        return values * self.gradient_norms_ if self.normalize_train else values
+
+    def _directions(self, train_indices: Tensor) -> Tensor:
+        components = self.projected_gradients_[train_indices]
+        return self._gradients.whole_from(*self._projection.adjoint(components, self._layout))
