@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dualview_plugin.metrics import register as register
     from dualview_plugin.modifications import ClassGrouping as ClassGrouping
     from dualview_plugin.modifications import ClassMarking as ClassMarking
+    from dualview_plugin.plots import plot_pairwise_relevance as plot_pairwise_relevance
     from dualview_plugin.plots import plot_poisoning_curves as plot_poisoning_curves
     from dualview_plugin.plots import plot_training_points as plot_training_points
     from dualview_plugin.solver import CrammerSingerSolution as CrammerSingerSolution
@@ -58,6 +59,7 @@ _HOME_OF: dict[str, str] = {
     "SurrogateRelevance": "dualview_plugin.lrp",
     "data_attribution": "dualview_plugin.metrics",
     "named_composite": "dualview_plugin.lrp",
+    "plot_pairwise_relevance": "dualview_plugin.plots",
     "plot_poisoning_curves": "dualview_plugin.plots",
     "plot_training_points": "dualview_plugin.plots",
     "propose_canonizers": "dualview_plugin.lrp",

@@ -53,6 +53,10 @@ class RelevantPairs:
     intercept_share: Tensor
     conservation: Tensor
 
+    def __getitem__(self, position: int | slice) -> RelevantPairs:
+        """The pairs of the test point at this position, without the axis of test points, or of a slice of them."""
+        return RelevantPairs(**{name: tensor[position] for name, tensor in vars(self).items()})
+
 
 class PairwiseRelevance:
     """LRP from the penultimate features' shares of an attribution, to the pixels of the test and the training input.

@@ -9,7 +9,8 @@ from dualview_plugin.errors import MissingDependencyError
 if find_spec("matplotlib") is None:
     raise MissingDependencyError("the figures need matplotlib: pip install 'dualview-plugin[plots]'")
 
+from dualview_plugin.plots.pairwise_relevance import plot_pairwise_relevance
 from dualview_plugin.plots.poisoning_curves import plot_poisoning_curves
 from dualview_plugin.plots.training_points import plot_training_points
 
-__all__ = ["plot_poisoning_curves", "plot_training_points"]
+__all__ = ["plot_pairwise_relevance", "plot_poisoning_curves", "plot_training_points"]

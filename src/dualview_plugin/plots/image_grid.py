@@ -1,4 +1,4 @@
-"""A figure of small images in rows, its columns in groups with a heading each."""
+"""A figure of small images in rows, its columns in groups, with headings and titles at known places."""
 
 from __future__ import annotations
 
@@ -13,51 +13,64 @@ from dualview_plugin.plots.images import Image
 # Zennit's colour maps show positive relevance red and negative blue: so do the frames.
 FRAME_COLORS = {"proponents": "#c0392b", "opponents": "#2c6fbb"}
 FONT_SIZE = 8
+TITLE, HEADING = 0.36, 0.3  # room for two lines above an image, and for a heading above those, in inches
+_GAP, _SPACING, _MARGIN = 0.3, 0.1, 0.1
 
 
 class ImageGrid:
-    """Square cells of one inch in ``n_rows`` rows; a gap separates the groups of columns.
+    """Square cells of one inch; a gap separates the groups of columns.
 
     Args:
-        n_rows: number of rows.
+        rooms: room above each row, in inches: for titles, and for a heading above those.
         group_sizes: number of columns of each group.
-        title_height: room above each cell for its title, in inches.
+        bottom: room below the last row, in inches.
     """
 
-    def __init__(self, n_rows: int, group_sizes: Sequence[int], title_height: float = 0.36) -> None:
-        self._gap, self._spacing, self._margin, self._heading = 0.3, 0.1, 0.1, 0.3
-        self._title_height = title_height
-        sizes = np.asarray(group_sizes, dtype=int)
-        widths = sizes + self._spacing * (sizes - 1)
-        self._lefts = self._margin + np.concatenate([[0.0], np.cumsum(widths + self._gap)[:-1]])
-        self._widths = widths
-        self._width = float(self._lefts[-1] + widths[-1] + self._margin)
-        self._height = self._heading + n_rows * (1 + title_height + self._spacing) + self._margin
+    def __init__(self, rooms: Sequence[float], group_sizes: Sequence[int], bottom: float = 0.0) -> None:
+        sizes, self._rooms = np.asarray(group_sizes, dtype=int), list(rooms)
+        self._group_widths = sizes + _SPACING * (sizes - 1)
+        self._lefts = _MARGIN + np.concatenate([[0.0], np.cumsum(self._group_widths + _GAP)[:-1]])
+        self._width = float(self._lefts[-1] + self._group_widths[-1] + _MARGIN)
+        self._height = sum(rooms) + len(rooms) + _SPACING * (len(rooms) - 1) + _MARGIN + bottom
+        self._tops = self._height - np.cumsum(self._rooms) - (1 + _SPACING) * np.arange(len(rooms))
         self.figure = Figure(figsize=(self._width, self._height), dpi=100)
 
     def cell(self, row: int, group: int, column: int) -> Axes:
         """New axes at this place, without ticks and frame."""
-        left = self._lefts[group] + column * (1 + self._spacing)
-        bottom = self._height - self._heading - (row + 1) * (1 + self._title_height) - row * self._spacing
-        axes = self.figure.add_axes(
-            (left / self._width, bottom / self._height, 1 / self._width, 1 / self._height),
-            label=f"{row},{group},{column}",
-        )
+        left = self._lefts[group] + column * (1 + _SPACING)
+        axes = self._axes(left, self._tops[row] - 1, 1.0, 1.0, f"{row},{group},{column}")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         return axes
 
-    def show(self, axes: Axes, image: Image, title: str, frame_color: str | None = None) -> None:
-        """Draw an image with values in [0, 1], with its title and a coloured frame if a colour is given."""
-        axes.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-        axes.set_title(title, fontsize=FONT_SIZE, pad=3)
-        if frame_color is not None:
-            axes.spines[:].set(visible=True, color=frame_color, linewidth=1.6)
+    def strip(self, group: int, bottom: float, label: str) -> Axes:
+        """New flat axes below the last row, in the middle of a group, ``bottom`` inches above the figure's edge."""
+        center = self._lefts[group] + self._group_widths[group] / 2
+        return self._axes(center - 1, bottom, 2.0, 0.1, label)
 
-    def heading(self, group: int, text: str, color: str = "black") -> None:
-        """Write a heading over the columns of a group."""
-        center = self._lefts[group] + self._widths[group] / 2
-        y = 1 - 0.5 * self._heading / self._height
-        self.figure.text(
-            center / self._width, y, text, color=color, fontsize=FONT_SIZE + 1, weight="bold", ha="center", va="center"
-        )
+    def heading(self, row: int, group: int, text: str, color: str = "black") -> None:
+        """Write a heading over the columns of a group, at the top of the room above a row."""
+        self._text(row, group, self._rooms[row] - HEADING / 2, text, color=color, weight="bold", size=FONT_SIZE + 1)
+
+    def note(self, row: int, group: int, text: str) -> None:
+        """Write a text in the middle of a group, beside the images of a row."""
+        self._text(row, group, -0.5, text, color="black", weight="normal", size=FONT_SIZE)
+
+    def _text(self, row: int, group: int, above: float, text: str, *, color: str, weight: str, size: int) -> None:
+        """Write a text centred in a group, ``above`` inches over the top of a row."""
+        x = (self._lefts[group] + self._group_widths[group] / 2) / self._width
+        y = (self._tops[row] + above) / self._height
+        self.figure.text(x, y, text, color=color, weight=weight, fontsize=size, ha="center", va="center")
+
+    def _axes(self, left: float, bottom: float, width: float, height: float, label: str) -> Axes:
+        """New axes at this place, in inches."""
+        place = left / self._width, bottom / self._height, width / self._width, height / self._height
+        return self.figure.add_axes(place, label=label)
+
+
+def show_image(axes: Axes, image: Image, title: str = "", frame_color: str | None = None) -> None:
+    """Draw an image with values in [0, 1], with its title and a coloured frame if a colour is given."""
+    axes.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.set_title(title, fontsize=FONT_SIZE, pad=3)
+    if frame_color is not None:
+        axes.spines[:].set(visible=True, color=frame_color, linewidth=1.6)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dualview_plugin.plots.image_grid import FRAME_COLORS, ImageGrid
+from dualview_plugin.plots.image_grid import FRAME_COLORS, HEADING, TITLE, ImageGrid, show_image
 from dualview_plugin.plots.images import (
     Image,
     ToDisplay,
@@ -65,15 +65,16 @@ def plot_training_points(
     groups = {"proponents": check_points(proponents, n_test, "proponents", _OWNER)}
     if opponents is not None:
         groups["opponents"] = check_points(opponents, n_test, "opponents", _OWNER)
-    grid = ImageGrid(n_test, [1, *(indices.shape[1] for indices, _ in groups.values())])
+    rooms = [HEADING + TITLE, *[TITLE] * (n_test - 1)]
+    grid = ImageGrid(rooms, [1, *(indices.shape[1] for indices, _ in groups.values())])
     for row in range(n_test):
         image = display_image(test_images[row], to_display, _OWNER)
-        grid.show(grid.cell(row, 0, 0), image, label_text(test_labels, row))
+        show_image(grid.cell(row, 0, 0), image, label_text(test_labels, row))
     for group, (name, (indices, scores)) in enumerate(groups.items(), start=1):
-        grid.heading(group, name, FRAME_COLORS[name])
+        grid.heading(0, group, name, FRAME_COLORS[name])
         for row, column in np.argwhere(scores > 0 if name == "proponents" else scores < 0):
             index, score = int(indices[row, column]), float(scores[row, column])
             image = display_image(image_at(train_images, index), to_display, _OWNER)
             title = point_title(label_text(train_labels, index), score)
-            grid.show(grid.cell(row, group, column), image, title, FRAME_COLORS[name])
+            show_image(grid.cell(row, group, column), image, title, FRAME_COLORS[name])
     return grid.figure

@@ -1,0 +1,144 @@
+"""Why these training images? Heatmaps over both images of each pair, proponents above and opponents below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.plots.heatmaps import color_map, overlay, pixel_relevance
+from dualview_plugin.plots.image_grid import FONT_SIZE, FRAME_COLORS, HEADING, TITLE, ImageGrid, show_image
+from dualview_plugin.plots.images import (
+    Image,
+    ToDisplay,
+    as_array,
+    display_image,
+    image_at,
+    label_text,
+    point_title,
+)
+
+_OWNER = "plot_pairwise_relevance"
+_STRIP = 0.5  # room for the colour bar, in inches
+
+
+class Pairs(Protocol):
+    """The pairs of one test point, such as ``RelevantPairs`` at one position: arrays with k first."""
+
+    @property
+    def test_relevance(self) -> Any:
+        """(k, channels, height, width)."""
+
+    @property
+    def train_relevance(self) -> Any:
+        """(k, channels, height, width)."""
+
+    @property
+    def attribution(self) -> Any:
+        """(k,)."""
+
+    @property
+    def train_indices(self) -> Any:
+        """(k,)."""
+
+
+class _Pair(NamedTuple):
+    """One of them."""
+
+    train_index: int
+    attribution: float
+    test_relevance: Image
+    train_relevance: Image
+
+
+def plot_pairwise_relevance(
+    test_image: Tensor | Image,
+    train_images: Any,
+    pairs: Sequence[Pairs],
+    *,
+    train_labels: Sequence[object] | Tensor | None = None,
+    test_label: str = "",
+    to_display: ToDisplay | None = None,
+    cmap: str = "bwr",
+) -> Figure:
+    """A figure of one test image and its training images, with the relevance of the attribution in both.
+
+    For each training image, below one another: the image with its label and its attribution; the relevance over it; the
+    relevance over the test image. Proponents stand above, opponents below, the strongest first. Each heatmap is summed
+    over channels and scaled by its own largest size, symmetric around zero: colours compare places, not images.
+
+    Args:
+        test_image: (channels, height, width), or (height, width) for grey.
+        train_images: what gives the image of training point i as ``train_images[i]``: an array, or a dataset, whose
+            ``(image, label)`` pairs are taken apart.
+        pairs: one or more groups of pairs of this test image, such as ``[strongest[0], weakest[0]]`` for the results
+            of ``PairwiseRelevance.attribute`` with and without ``proponents``; the sign of its attribution says what
+            a point is, and zero leaves it out.
+        train_labels: labels or class names of all training points, (n_train,); None: attributions alone.
+        test_label: what to write above the test image, such as the explained class.
+        to_display: undoes the network's normalisation: an image (channels, height, width) to one with values in [0, 1].
+            None: an image outside [0, 1] is stretched to it.
+        cmap: Zennit's name of a colour map: ``"bwr"``, ``"coldnhot"``, ``"france"``, ``"seismic"``, ``"coolio"`` or
+            ``"coleus"``.
+
+    Raises:
+        InvalidValueError: an unknown colour map, images of another shape, or no pair with an attribution.
+
+    Source: Yolcu et al. 2024 (arXiv 2402.12118), figure 4.
+    """
+    colors = color_map(cmap, _OWNER)
+    bands = _bands(pairs)
+    grid = ImageGrid([HEADING + TITLE, 0.0, 0.0] * len(bands), [1, max(map(len, bands.values()))], bottom=_STRIP)
+    test_shown = display_image(test_image, to_display, _OWNER)
+    show_image(grid.cell(0, 0, 0), test_shown, test_label)
+    for first, (name, band) in zip(range(0, 3 * len(bands), 3), bands.items(), strict=True):
+        grid.heading(first, 1, name, FRAME_COLORS[name])
+        grid.note(first + 1, 0, "relevance in the\ntraining image")
+        grid.note(first + 2, 0, "relevance in the\ntest image")
+        for column, pair in enumerate(band):
+            train_shown = display_image(image_at(train_images, pair.train_index), to_display, _OWNER)
+            title = point_title(label_text(train_labels, pair.train_index), pair.attribution)
+            show_image(grid.cell(first, 1, column), train_shown, title, FRAME_COLORS[name])
+            show_image(grid.cell(first + 1, 1, column), overlay(train_shown, pair.train_relevance, colors))
+            show_image(grid.cell(first + 2, 1, column), overlay(test_shown, pair.test_relevance, colors))
+    _draw_color_bar(grid, colors)
+    return grid.figure
+
+
+def _bands(pairs: Iterable[Pairs]) -> dict[str, list[_Pair]]:
+    """The pairs by the sign of their attribution, the strongest first; a sign that none has is left out."""
+    found = [pair for group in pairs for pair in _pairs_of(group)]
+    found.sort(key=lambda pair: -abs(pair.attribution))
+    bands = {
+        "proponents": [pair for pair in found if pair.attribution > 0],
+        "opponents": [pair for pair in found if pair.attribution < 0],
+    }
+    if not any(bands.values()):
+        raise InvalidValueError("pairs", _OWNER, "some, with an attribution that is not zero", "none")
+    return {name: band for name, band in bands.items() if band}
+
+
+def _pairs_of(group: Pairs) -> list[_Pair]:
+    """The group's pairs, one by one."""
+    attribution, indices = as_array(group.attribution), as_array(group.train_indices)
+    if attribution.ndim != 1 or indices.shape != attribution.shape:
+        constraint = "those of one test image, with attributions (k,) and as many training points"
+        raise InvalidValueError("pairs", _OWNER, constraint, f"shapes {attribution.shape} and {indices.shape}")
+    relevance = [
+        [pixel_relevance(one, _OWNER) for one in side] for side in (group.test_relevance, group.train_relevance)
+    ]
+    return [_Pair(int(i), float(a), *sides) for i, a, *sides in zip(indices, attribution, *relevance, strict=True)]
+
+
+def _draw_color_bar(grid: ImageGrid, colors: Colormap) -> None:
+    """Draw the bar that says what the colours of the heatmaps mean."""
+    axes = grid.strip(1, 0.28, "colour bar")
+    axes.imshow(np.linspace(-1, 1, 256)[None], cmap=colors, aspect="auto", extent=(-1, 1, 0, 1))
+    axes.set(yticks=[], xticks=[-1, 0, 1])
+    axes.set_xticklabels(["against", "0", "for"], fontsize=FONT_SIZE)
+    axes.tick_params(length=2, pad=2)

@@ -1,0 +1,90 @@
+"""LRP of the surrogate's logit is the sum of the pairwise relevances, and Quantus takes it for a saliency map."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import quantus
+import torch
+from torch.utils.data import TensorDataset
+from zennit.composites import EpsilonPlus, EpsilonPlusFlat
+
+from dualview_plugin.attribution import DualView, RandomAttribution
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.lrp import PairwiseRelevance, SurrogateRelevance
+from tests.lrp.kernel_world import N_TEST, N_TRAIN, SHAPE, cnn, images, kernel
+
+X_TEST, TARGET = images(N_TEST, seed=1), torch.tensor([2, 0, 4])
+
+
+@pytest.mark.parametrize("composite", [EpsilonPlus(), EpsilonPlusFlat(zero_params="bias")], ids=["plus", "flat"])
+@pytest.mark.parametrize("options", [{}, {"standardize": False, "offset": 1.0}, {"batch_size": 2}], ids=str)
+def test_it_is_the_sum_over_all_training_points(composite, options):
+    method = kernel(cnn(bias=True), **options)
+    pairs = PairwiseRelevance(method, composite).attribute(X_TEST, TARGET, train_indices=torch.arange(N_TRAIN))
+    found = method.input_attribution(X_TEST, TARGET, composite=composite)
+    torch.testing.assert_close(found, pairs.test_relevance.sum(dim=1), rtol=1e-7, atol=1e-10)
+    logits = method.surrogate_logits(X_TEST).gather(1, TARGET[:, None]).squeeze(1)
+    torch.testing.assert_close(pairs.attribution.sum(dim=1), logits, rtol=1e-7, atol=1e-10)
+
+
+def test_without_biases_it_sums_to_the_surrogates_logit():
+    method = kernel()
+    found = method.input_attribution(X_TEST, TARGET, composite=EpsilonPlus())
+    logits = method.surrogate_logits(X_TEST).gather(1, TARGET[:, None]).squeeze(1)
+    torch.testing.assert_close(found.flatten(1).sum(dim=1), logits, rtol=0.01, atol=0)
+
+
+def test_without_a_composite_it_is_gradient_times_input():
+    method = kernel()
+    strongest = method.influence(X_TEST, 2, TARGET).indices
+    point = X_TEST.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(method._pair_attribution(point, TARGET, strongest).sum(), point)
+    torch.testing.assert_close(method.input_attribution(X_TEST, TARGET, k=2), gradient * X_TEST)
+
+
+def test_the_callable_gives_the_map_as_an_array():
+    method = kernel()
+    explain = SurrogateRelevance(method, "epsilon_plus")
+    found = explain(method.model, X_TEST, TARGET.numpy(), method="ignored")
+    assert isinstance(found, np.ndarray)
+    assert found.shape == (N_TEST, *SHAPE)
+    expected = method.input_attribution(X_TEST, TARGET, composite=EpsilonPlus())
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-7)
+
+
+def test_another_network_gets_a_fit_of_its_own():
+    method = kernel()
+    other = copy.deepcopy(method.model)
+    torch.nn.init.normal_(other.hidden.weight)
+    found = SurrogateRelevance(method, EpsilonPlus())(other, X_TEST, TARGET)
+    expected = kernel(other).input_attribution(X_TEST, TARGET, composite=EpsilonPlus())
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6, atol=1e-9)
+
+
+def test_quantus_scores_it():
+    model = cnn().float()
+    train = TensorDataset(images(N_TRAIN).float(), torch.arange(N_TRAIN) % 5)
+    dualview = DualView(model, "fc", train, C=1.0, show_progress=False)
+    table = quantus.evaluate(
+        metrics={"Sparseness": quantus.Sparseness(return_aggregate=False)},
+        xai_methods={"LRP": SurrogateRelevance(dualview), "gradient": dualview},
+        model=model,
+        x_batch=X_TEST.float().numpy(),
+        y_batch=TARGET.numpy(),
+        explain_func_kwargs={},
+        agg_func=np.mean,
+    )
+    assert 0 < table["LRP"]["Sparseness"] < 1
+
+
+def test_refusals():
+    method = RandomAttribution(cnn(), "fc", TensorDataset(images(N_TRAIN), torch.zeros(N_TRAIN, dtype=torch.int64)))
+    with pytest.raises(
+        InvalidTypeError, match=r"attribution of SurrogateRelevance must be a method with a feature kernel"
+    ):
+        SurrogateRelevance(method)
+    with pytest.raises(InvalidValueError, match=r"composite of SurrogateRelevance must be one of"):
+        SurrogateRelevance(kernel(), "lrp")
