@@ -39,8 +39,9 @@ class RelevantPairs:
     - An intercept's share starts at no feature: ``conservation · attribution / (attribution − intercept_share)`` is
       free of it.
     - With standardised features a unit that is inactive at x, φ_m(x) = 0, still has a share, since zero lies off the
-      mean. Behind a ReLU it has a pre-activation to pass it on to, which may have to be large where that is close to
-      zero; behind a pooling of zeros it has none, and the share is lost.
+      mean. Behind a ReLU the share goes to what keeps the unit inactive, largely and with both signs where the
+      pre-activation is close to zero: conserved, but hard to read. A larger ``epsilon`` damps it, ``standardize=False``
+      avoids it. Behind a pooling of zeros there is nothing to go to, and the share is lost.
     - Shares of both signs that nearly cancel: what is lost of a large share is large beside a small sum.
     - A factor of 2 or a power of it: residual sums that no canonizer handles; a warning says so.
     """
