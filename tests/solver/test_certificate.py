@@ -13,7 +13,7 @@ from dualview_plugin.errors import ConvergenceWarning
 from dualview_plugin.solver import solve_crammer_singer
 from tests.solver.crammer_singer_oracle import assert_certified, blobs, dense_alpha
 
-FAST_METHODS = ("auto", "cd")
+FAST_METHODS = ("auto", "cd", "newton")
 METHODS = (*FAST_METHODS, "qp")
 
 

@@ -14,11 +14,15 @@ from dualview_plugin.solver.coordinate_descent import WorkingSet, descend_until,
 from dualview_plugin.solver.monitor import Monitor
 from dualview_plugin.solver.problem import CrammerSingerProblem
 from dualview_plugin.solver.screen import ScreenResult, screen
+from dualview_plugin.solver.semismooth_newton import SemismoothNewton
 from dualview_plugin.solver.simplex_state import SimplexState
 
 _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spare
 _INNER_SHARE = 0.1  # the working set is solved to this share of the global gap
 _NEW_PER_SCREEN = 4
+_PASSES, _PASSES_BEFORE_NEWTON = 400, 200
+_CRAWL = 0.3  # a round of descent that leaves more than this share of the gap is the last
+_FIRST_SIGMA = 100.0
 
 
 class ActiveSetSolver:
@@ -30,6 +34,7 @@ class ActiveSetSolver:
         self.problem, self.state, self.monitor, self.method = problem, state, monitor, method
         self.rng = np.random.default_rng(seed)
         self.weight = state.weight(problem.features, problem.n_classes)
+        self.newton, self.sigma, self.last_gap = method == "newton", 0.0, np.inf
         self.threshold, self.result = 1e-3, ScreenResult(np.inf, 0.0, 0, 0)
 
     def solve(self) -> int:
@@ -72,5 +77,26 @@ class ActiveSetSolver:
         rows = np.flatnonzero(self.state.count > 1)
         working = WorkingSet(self.problem, self.state, self.weight, rows)
         target = self.result.gap * (_INNER_SHARE if n_iter > 1 else 0.2 * _INNER_SHARE)
-        descend_until(working, target, self.rng, budget=400, expired=self.monitor.expired)
+        if not self.newton:
+            self._descend(working, target)
+        if self.newton and len(rows):
+            self._newton(working)
         self.state.put(rows, working.state)
+
+    def _descend(self, working: WorkingSet, target: float) -> None:
+        """Coordinate descent; where its passes no longer pay, "auto" turns to Newton."""
+        auto = self.method == "auto"
+        budget = _PASSES_BEFORE_NEWTON if auto else _PASSES
+        gap = descend_until(working, target, self.rng, budget=budget, expired=self.monitor.expired)
+        self.newton = auto and gap > target and self.result.gap > _CRAWL * self.last_gap
+        self.last_gap = self.result.gap
+
+    def _newton(self, working: WorkingSet) -> None:
+        """Proximal steps; only one while screens still bring new classes, since the working set is then a guess."""
+        unfinished = self.result.n_added > 0 and self.result.relative_gap > 1e-5
+        newton = SemismoothNewton(
+            working, self.sigma or _FIRST_SIGMA / self.problem.mean_squared_norm, self.monitor.expired
+        )
+        goal = max(0.3 * self.monitor.tol * self.result.primal, 1e-3 * self.result.gap)
+        solved = newton.solve(goal, 1 if unfinished else 60)
+        self.sigma, self.newton, self.last_gap = newton.sigma, solved or self.method == "newton", np.inf

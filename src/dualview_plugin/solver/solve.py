@@ -17,7 +17,7 @@ from dualview_plugin.solver.solution import CrammerSingerSolution, certify
 from dualview_plugin.solver.warm_start import warm_state
 from dualview_plugin.validation import check_integer, check_option, check_positive
 
-METHODS = ("auto", "cd", "qp")
+METHODS = ("auto", "cd", "newton", "qp")
 
 
 def solve_crammer_singer(
@@ -50,8 +50,8 @@ def solve_crammer_singer(
         tol: Relative duality gap (primal − dual) / primal to stop at.
         max_iter: Most screens of the training set.
         warm_start: A solution for the same features and labels, usually at another C, to start from.
-        method: "auto" and "cd" are coordinate descent; "qp" is the quadratic program through qpsolvers: slow, a
-            reference.
+        method: "cd" is coordinate descent; "newton" the semismooth-Newton proximal-point method; "auto" descends, and
+            turns to Newton where descent crawls; "qp" is the quadratic program through qpsolvers: slow, a reference.
         fit_intercept: Appends the constant feature 1. Its weight is returned as ``intercept``, and is regularised like
             any other. Its share of a logit is Σ_i α_ic · 1: logits are complete with the kernel ⟨φ_i, φ⟩ + 1.
         callback: Called after every screen with a ``SolverProgress``; returning True stops the solve.

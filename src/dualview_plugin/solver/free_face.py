@@ -1,0 +1,133 @@
+"""The face of the simplices on which β lies, with an orthonormal basis: where Newton's method may move.
+
+A point with q positive β_ic can move in the q − 1 directions that keep their sum. Helmert's vectors
+
+    u_r = (1, …, 1, −r, 0, …) / √(r (r + 1)),    r = 1 … q − 1
+
+are an orthonormal basis of them, supported on the positive classes. All basis vectors of all points, one under the
+other, are the rows of U, and row f belongs to the point ``rows[f]``. On weights, A(D)_f = ⟨u_f φ_fᵀ, D⟩ = u_fᵀ D φ_f.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from dualview_plugin.solver.compiled import compiled
+from dualview_plugin.solver.simplex_state import SimplexState
+
+_DENSE_CLASSES = 64  # up to here U is handled as a dense matrix by BLAS
+
+
+@dataclass(frozen=True)
+class FreeFace:
+    """U (n_free, n_classes) and the feature rows (n_free, n_features) that belong to its rows."""
+
+    basis: csr_array
+    features: NDArray[np.floating]
+
+    @classmethod
+    def of(
+        cls, state: SimplexState, features: NDArray[np.floating], n_classes: int, dtype: type[np.floating]
+    ) -> FreeFace:
+        """The face of a state's positive β, with features in the precision ``dtype``."""
+        positive = state.beta > 0
+        free = positive.sum(axis=1) - 1
+        n_free, n_entries = int(free.sum()), int(((free + 1) * (free + 2) // 2 - 1).sum())
+        start, column = np.zeros(n_free + 1, np.int64), np.empty(n_entries, np.int64)
+        value = np.empty(n_entries)
+        fill_helmert_basis(state.classes, state.beta, state.count, start, column, value)
+        rows = np.repeat(np.arange(len(free)), free)
+        basis = csr_array((value, column, start), shape=(n_free, n_classes))
+        return cls(basis.astype(dtype), features[rows].astype(dtype, copy=False))
+
+    @property
+    def n_free(self) -> int:
+        """The dimension of the face."""
+        return int(self.basis.shape[0])
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
+        return int(self.basis.shape[1])
+
+    @cached_property
+    def _dense_basis(self) -> NDArray[np.floating]:
+        return np.asarray(self.basis.toarray())
+
+    @cached_property
+    def _transposed_basis(self) -> csr_array:
+        return csr_array(self.basis.T)
+
+    def apply(self, direction: NDArray[np.floating]) -> NDArray[np.floating]:
+        """A(D)_f = u_fᵀ D φ_f."""
+        if self.n_classes <= _DENSE_CLASSES:
+            return np.asarray(np.einsum("fc,fc->f", self._dense_basis, self.features @ direction.T))
+        return np.asarray(np.einsum("fd,fd->f", self.basis @ direction, self.features))
+
+    def apply_transposed(self, v: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Aᵀ(v) = Σ_f v_f u_f φ_fᵀ, (n_classes, n_features)."""
+        if self.n_classes <= _DENSE_CLASSES:
+            return np.asarray((self._dense_basis * v[:, None]).T @ self.features)
+        return np.asarray(self._transposed_basis @ (self.features * v[:, None]))
+
+    def gram(self) -> NDArray[np.floating]:
+        """A Aᵀ = (U Uᵀ) ∘ (Φ_f Φ_fᵀ), (n_free, n_free)."""
+        if self.n_classes <= _DENSE_CLASSES:
+            classes = self._dense_basis @ self._dense_basis.T
+        else:
+            classes = (self.basis @ self._transposed_basis).toarray()
+        classes *= self.features @ self.features.T
+        return np.asarray(classes)
+
+    def block(self, first: int, second: int) -> NDArray[np.floating] | None:
+        """Σ_f u_f,first u_f,second φ_f φ_fᵀ (n_features, n_features): one block of AᵀA. None where it is zero."""
+        columns = self._transposed_basis
+        common, left, right = np.intersect1d(
+            _column_rows(columns, first), _column_rows(columns, second), assume_unique=True, return_indices=True
+        )
+        if not len(common):
+            return None
+        weights = _column_values(columns, first)[left] * _column_values(columns, second)[right]
+        chosen = self.features[common]
+        return np.asarray((chosen * weights[:, None]).T @ chosen)
+
+
+def _column_rows(columns: csr_array, c: int) -> NDArray[np.integer]:
+    return np.asarray(columns.indices[columns.indptr[c] : columns.indptr[c + 1]])
+
+
+def _column_values(columns: csr_array, c: int) -> NDArray[np.floating]:
+    return np.asarray(columns.data[columns.indptr[c] : columns.indptr[c + 1]])
+
+
+@compiled
+def fill_helmert_basis(
+    classes: NDArray[np.int32],
+    beta: NDArray[np.float64],
+    count: NDArray[np.int32],
+    start: NDArray[np.int64],
+    column: NDArray[np.int64],
+    value: NDArray[np.float64],
+) -> None:
+    """Fills U as a CSR matrix: row starts, columns, values."""
+    positive = np.empty(classes.shape[1], np.int64)
+    row, entry = 0, 0
+    for i in range(len(count)):
+        size = 0
+        for a in range(count[i]):
+            if beta[i, a] > 0.0:
+                positive[size] = classes[i, a]
+                size += 1
+        for r in range(1, size):
+            unit = 1.0 / np.sqrt(r * (r + 1.0))
+            for a in range(r + 1):
+                column[entry] = positive[a]
+                value[entry] = unit if a < r else -r * unit
+                entry += 1
+            row += 1
+            start[row] = entry
