@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dualview_plugin.plots import plot_training_points as plot_training_points
     from dualview_plugin.solver import CrammerSingerSolution as CrammerSingerSolution
     from dualview_plugin.solver import solve_crammer_singer as solve_crammer_singer
+    from dualview_plugin.solver import solve_path as solve_path
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,7 @@ _HOME_OF: dict[str, str] = {
     "propose_canonizers": "dualview_plugin.lrp",
     "register": "dualview_plugin.metrics",
     "solve_crammer_singer": "dualview_plugin.solver",
+    "solve_path": "dualview_plugin.solver",
 }
 
 __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -45,5 +45,6 @@ def test_progress_bar_shows_the_gap(capsys):
     shown = capsys.readouterr().err
     assert "solver" in shown
     assert "gap" in shown
+    assert "compiles" in shown
     solve_crammer_singer(FEATURES, LABELS, 0.1)
     assert capsys.readouterr().err == ""

@@ -39,6 +39,7 @@ class ActiveSetSolver:
 
     def solve(self) -> int:
         """Runs to convergence or to the monitor's stop; returns the number of screens."""
+        self.monitor.announce("loading compiled kernels (the first run on a machine compiles them)")
         if not self.state.n_support:
             for _ in range(1 if self.problem.hardness > 0.5 else 2):
                 first_epoch(self.problem, self.state, self.weight, self.rng, self.monitor.expired)

@@ -1,0 +1,254 @@
+"""Our solver against liblinear's Crammer-Singer: time, gap and support, alternating in one run.
+
+    python benchmarks/solver.py --cases mnist relu            # resumable: finished rows are kept
+    pip install dualxda-skl                        # liblinear with its dual variables; without it: ours alone
+
+Each row: the median time of ``--repeats`` runs of both, one after the other (a single run where one takes over a
+minute), and the gap of both, computed by the same float64 formula from α alone. Memory: the peak of a fresh process
+while it solves, beyond what it held with the features loaded, as a multiple of the features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.problem import make_problem
+from dualview_plugin.solver.solution import certify
+
+RESULTS = Path(__file__).parent / "results"
+CACHE = Path(tempfile.gettempdir()) / "dualview_solver_benchmark"
+DATA = Path(os.environ.get("DUALVIEW_DATA", Path(__file__).parents[2] / "shared" / "data"))
+CONSTANTS = {
+    "mnist": [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0],
+    "relu": [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0],
+    "classes200": [1e-3],
+    "classes1000": [1e-5, 1e-4, 1e-3],
+}
+SEED = 0
+
+
+def mnist_features() -> tuple[np.ndarray, np.ndarray]:
+    """Standardised penultimate features of the paper's CNN after two epochs (60,000 × 100, dead units dropped)."""
+    import torch
+
+    from benchmarks.networks import PaperCNN
+
+    torch.manual_seed(SEED)
+    images, labels = mnist_images()
+    x, y = torch.from_numpy(images.reshape(-1, 1, 28, 28)), torch.from_numpy(labels)
+    model = PaperCNN()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(2):
+        for batch in torch.randperm(len(x)).split(128):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    body = torch.nn.Sequential(*list(model)[:-1])
+    with torch.no_grad():
+        features = torch.cat([body(block) for block in x.split(1000)]).numpy()
+    return standardised(features), labels
+
+
+def mnist_images() -> tuple[np.ndarray, np.ndarray]:
+    from torchvision.datasets import MNIST
+
+    dataset = MNIST(DATA, train=True)
+    return (dataset.data.reshape(-1, 784).float() / 255).numpy(), dataset.targets.numpy()
+
+
+def relu_features() -> tuple[np.ndarray, np.ndarray]:
+    """512 random ReLU features of the first 50,000 MNIST images."""
+    images, labels = mnist_images()
+    directions = np.random.default_rng(SEED).normal(size=(784, 512)).astype(np.float32) / 28
+    return standardised(np.maximum(images[:50_000] @ directions, 0)), labels[:50_000]
+
+
+def many_classes(n_classes: int, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """100,000 points of overlapping Gaussian classes in 64 dimensions, through random ReLU features."""
+    rng = np.random.default_rng(SEED)
+    labels = rng.integers(0, n_classes, 100_000)
+    points = rng.normal(size=(n_classes, 64))[labels] + rng.normal(size=(100_000, 64))
+    return standardised(np.maximum(points @ rng.normal(size=(64, n_features)), 0)), labels
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    spread = features.std(axis=0)
+    alive = spread > 0
+    return np.ascontiguousarray(((features - features.mean(axis=0))[:, alive] / spread[alive]).astype(np.float32))
+
+
+MAKERS = {
+    "mnist": mnist_features,
+    "relu": relu_features,
+    "classes200": lambda: many_classes(200, 256),
+    "classes1000": lambda: many_classes(1000, 512),
+}
+
+
+def load(case: str) -> tuple[np.ndarray, np.ndarray]:
+    path = CACHE / f"{case}.npz"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        features, labels = MAKERS[case]()
+        np.savez(path, features=features, labels=labels)
+    stored = np.load(path)
+    return stored["features"], stored["labels"]
+
+
+def run_ours(features: np.ndarray, labels: np.ndarray, C: float, limit: float) -> dict[str, float]:
+    started = time.perf_counter()
+    solution = solve_crammer_singer(features, labels, C, time_limit=limit, seed=SEED)
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "gap": solution.duality_gap, "support": solution.n_support}
+
+
+def run_liblinear(features: np.ndarray, labels: np.ndarray, C: float) -> dict[str, float] | None:
+    """Liblinear at its defaults (tol 1e-4, 1,000 iterations); its α certified like ours. The cast is not timed."""
+    try:
+        from sklearn_dual.svm import LinearSVC
+    except ImportError:
+        return None
+    from scipy.sparse import csr_array
+
+    double = features.astype(np.float64)
+    model = LinearSVC(multi_class="crammer_singer", C=C, fit_intercept=False, random_state=SEED)
+    started = time.perf_counter()
+    model.fit(double, labels)
+    seconds = time.perf_counter() - started
+    support = np.flatnonzero(np.abs(model.alpha_).max(axis=0) > 0)
+    solution = certify(
+        make_problem(features, labels, C), support, csr_array(model.alpha_.T[support]), tol=1e-6, n_iter=0
+    )
+    return {"seconds": seconds, "gap": solution.duality_gap, "support": len(support)}
+
+
+def peak_memory(case: str, C: float, limit: float) -> float:
+    """In a fresh process: (peak while solving − peak with the features loaded) / size of the features."""
+    features, labels = load(case)
+    solve_crammer_singer(features[:2000], labels[:2000], C, n_classes=int(labels.max()) + 1, max_iter=2)  # kernels
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
+    before = peak_of_process()
+    run_ours(features, labels, C, limit)
+    return (peak_of_process() - before) / features.nbytes
+
+
+def peak_of_process() -> int:
+    """The largest resident memory since the last reset, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def measure(case: str, C: float, args: argparse.Namespace) -> dict[str, object]:
+    features, labels = load(case)
+    solve_crammer_singer(features[:2000], labels[:2000], 1e-3, n_classes=int(labels.max()) + 1)  # load the kernels
+    ours, theirs = [], []
+    for _ in range(args.repeats):
+        ours.append(run_ours(features, labels, C, args.limit))
+        theirs.append(run_liblinear(features, labels, C) if args.liblinear_up_to >= C else None)
+        if max(run["seconds"] for run in (ours[-1], theirs[-1]) if run) > 60:
+            break
+    row: dict[str, object] = {"case": case, "C": C, "shape": [*features.shape, int(labels.max()) + 1]}
+    for name, runs in (("ours", ours), ("liblinear", theirs)):
+        row[name] = median_run([run for run in runs if run])
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        row["memory"] = pool.submit(peak_memory, case, C, args.limit).result()
+    return row
+
+
+def median_run(runs: list[dict[str, float]]) -> dict[str, float] | None:
+    if not runs:
+        return None
+    return runs[0] | {"seconds": statistics.median(run["seconds"] for run in runs), "runs": len(runs)}
+
+
+def machine() -> dict[str, object]:
+    import numba
+    import scipy
+
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+        | {"numba": numba.__version__},
+        "commit": commit,
+        "seed": SEED,
+        "date": time.strftime("%Y-%m-%d"),
+        "load": os.getloadavg()[0],
+    }
+
+
+def write(rows: list[dict], path: Path) -> None:
+    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["case", "C", "method", "seconds", "gap", "support", "runs", "memory"])
+        for row in rows:
+            for name in ("ours", "liblinear"):
+                if row[name]:
+                    values = [row[name][key] for key in ("seconds", "gap", "support", "runs")]
+                    table.writerow([row["case"], row["C"], name, *values, row["memory"] if name == "ours" else ""])
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    cases = [case for case in CONSTANTS if sum(row["case"] == case for row in rows) > 1]
+    figure, axes = plt.subplots(2, len(cases), figsize=(4 * len(cases), 5), sharex="col", squeeze=False)
+    for column, case in enumerate(cases):
+        for name, style in (("ours", "o-"), ("liblinear", "s--")):
+            chosen = [row for row in rows if row["case"] == case and row[name]]
+            for axis, key in zip(axes[:, column], ("seconds", "gap"), strict=True):
+                axis.loglog([r["C"] for r in chosen], [max(r[name][key], 1e-16) for r in chosen], style, label=name)
+        axes[0, column].set(title=case, ylabel="seconds")
+        axes[1, column].set(xlabel="C", ylabel="relative duality gap")
+    axes[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", choices=list(CONSTANTS), default=list(CONSTANTS))
+    parser.add_argument("--constants", nargs="+", type=float, help="only these C")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds for one of our solves")
+    parser.add_argument("--liblinear-up-to", type=float, default=1e9, help="largest C at which liblinear runs")
+    parser.add_argument("--force", action="store_true", help="measure finished rows again")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")  # stops before the tolerance are in the table
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "solver.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    for case in args.cases:
+        for C in args.constants or CONSTANTS[case]:
+            done = [row for row in rows if (row["case"], row["C"]) == (case, C)]
+            if done and not args.force:
+                continue
+            row = measure(case, C, args)
+            rows = sorted([r for r in rows if r not in done] + [row], key=lambda r: (r["case"], r["C"]))
+            write(rows, path)
+            print(json.dumps(row), flush=True)
+    draw(rows, path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Solutions along a path of C, each started from its neighbour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.solver.solution import CrammerSingerSolution
+from dualview_plugin.solver.solve import solve_crammer_singer
+from dualview_plugin.validation import check_positive
+
+
+def solve_path(
+    features: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    Cs: Sequence[float],
+    *,
+    n_classes: int | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    method: str = "auto",
+    fit_intercept: bool = False,
+    time_limit: float | None = None,
+    show_progress: bool = False,
+    seed: int = 0,
+) -> list[CrammerSingerSolution]:
+    """One solution per C, in the order of ``Cs``; solved from the smallest C up, each warm-started from the one before.
+
+    Args:
+        features: As for ``solve_crammer_singer``, like every argument that is not listed here.
+        labels: (n_train,) integers.
+        Cs: At least one constant above 0, in any order.
+        n_classes: The number of classes; None: the largest label + 1.
+        tol: Relative duality gap of each solution.
+        max_iter: Most screens of each solution.
+        method: "auto", "cd", "newton" or "qp" ("qp" starts afresh every time).
+        fit_intercept: Appends the constant feature 1.
+        time_limit: Seconds for each solution; None: no limit.
+        show_progress: One bar per solution.
+        seed: Of the order in which points are visited.
+
+    Returns:
+        Certified solutions; one that stopped early is still feasible, and warns.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument breaks its constraint; all C are checked before any work.
+
+    Cost: at most that of the single solves; the hard ends of a path gain from their neighbours.
+
+    Example:
+        >>> import numpy as np
+        >>> features, labels = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.9]]), np.array([0, 1, 1])
+        >>> [solution.C for solution in solve_path(features, labels, [1.0, 0.1])]
+        [1.0, 0.1]
+    """
+    constants = [check_positive(C, "Cs", "solve_path") for C in Cs]
+    if not constants:
+        raise InvalidValueError("Cs", "solve_path", "at least one number", Cs)
+    solved: dict[float, CrammerSingerSolution] = {}
+    previous = None
+    for C in sorted(set(constants)):
+        previous = solved[C] = solve_crammer_singer(
+            features,
+            labels,
+            C,
+            n_classes=n_classes,
+            tol=tol,
+            max_iter=max_iter,
+            warm_start=previous,
+            method=method,
+            fit_intercept=fit_intercept,
+            time_limit=time_limit,
+            show_progress=show_progress,
+            seed=seed,
+        )
+    return [solved[C] for C in constants]
