@@ -1,0 +1,54 @@
+"""The methods of the tables, each with the one setting that it has in every world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from dualview_plugin import (
+    DataAttribution,
+    DualView,
+    GradientSimilarity,
+    InfluenceFunctions,
+    ProjectedGradientSimilarity,
+    RandomAttribution,
+    RepresenterPoints,
+)
+
+LAYER = "fc"
+# The margin constant is the paper's where the training set is as large as the paper's, and grows as 1 / n_train.
+MARGIN_CONSTANT = {"mnist": 1e-3, "cifar10": 1e-3, "digits": 5e-2}
+
+CLASSES: dict[str, Callable[..., DataAttribution]] = {
+    "DV": DualView,
+    "IF": InfluenceFunctions,
+    "IF (LiSSA)": InfluenceFunctions,
+    "RPS": RepresenterPoints,
+    "SIM": GradientSimilarity,
+    "SIM-rp": ProjectedGradientSimilarity,
+    "RAND": RandomAttribution,
+}
+
+
+def options(method: str, data_name: str) -> dict[str, Any]:
+    """The method's own parameters; what is not named is at its default."""
+    chosen: dict[str, dict[str, Any]] = {
+        "DV": {"C": MARGIN_CONSTANT[data_name]},
+        "IF": {"solver": "exact"},
+        "IF (LiSSA)": {"solver": "lissa"},
+        "RPS": {"weight_decay": 0.003},
+        "SIM": {"normalize_train": True},
+        "SIM-rp": {"normalize_train": True, "n_components": 128, "seed": 0},
+        "RAND": {"seed": 0},
+    }
+    return chosen[method]
+
+
+def make_explainer(
+    method: str, data_name: str, network: nn.Module, train: Dataset[Any], *, show_progress: bool = False
+) -> DataAttribution:
+    """The explainer of this name for a trained network."""
+    return CLASSES[method](network, LAYER, train, show_progress=show_progress, **options(method, data_name))

@@ -1,0 +1,161 @@
+"""The paper's Table 2: four metrics, each in its world, for every method, through ``quantus.evaluate``.
+
+    python -m benchmarks.table2 --data mnist --seeds 0 1 2
+
+Resumable: what ``results/table2-<data>.json`` holds with the same settings is not computed again, and trained networks
+are kept in ``checkpoints/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import quantus
+import torch
+from tqdm import tqdm
+
+from benchmarks import datasets
+from benchmarks.explainers import CLASSES, make_explainer, options
+from benchmarks.record import RESULTS, read_json, write_csv, write_json
+from benchmarks.training import CHECKPOINTS
+from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
+from dualview_plugin.errors import ConvergenceWarning
+
+Row = dict[str, Any]
+
+
+def main(arguments: Iterable[str] | None = None) -> list[Row]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=("mnist", "cifar10", "digits"), default="mnist")
+    parser.add_argument("--root", default=datasets.DEFAULT_ROOT, help="the folder with MNIST/ and cifar10/")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--narrow", action="store_true", help="CIFAR-10: the narrow ResNet that a CPU can train")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--n-test", type=int, default=2000, help="test points that are explained")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
+    parser.add_argument("--methods", nargs="+", choices=list(CLASSES), default=list(CLASSES))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
+    chosen = parser.parse_args(None if arguments is None else list(arguments))
+
+    setting = SETTINGS[chosen.data + ("-narrow" if chosen.narrow else "")]
+    name = f"table2-{chosen.data}" + ("-narrow" if chosen.narrow else "")
+    stored = read_json(name, chosen.results)
+    rows: list[Row] = [] if stored is None else stored["rows"]
+    data = datasets.load(chosen.data, chosen.root)
+    jobs = [(seed, world_name) for seed in chosen.seeds for world_name in chosen.worlds]
+    for seed, world_name in tqdm(jobs, desc=name):
+        settings = {"seed": seed, "world": world_name, "n_test": chosen.n_test, "network": setting.label}
+        missing = [method for method in chosen.methods if not _find(rows, method, chosen.data, settings)]
+        if not missing:
+            continue
+        world = make_world(
+            world_name,
+            data,
+            setting,
+            seed=seed,
+            n_test=chosen.n_test,
+            device=chosen.device,
+            checkpoints=chosen.checkpoints,
+        )
+        for method in missing:
+            rows.append({**settings, **score(method, chosen.data, world)})
+            write_json(name, {"rows": rows}, chosen.results)
+            tqdm.write(f"{world_name:9} seed {seed}  {method:10} {rows[-1]['score']:.3f}")
+    table = summary(rows, chosen.n_test)
+    write_csv(name, table, chosen.results)
+    print(as_text(table))
+    return rows
+
+
+def score(method: str, data_name: str, world: World) -> Row:
+    """One method in one world: its score, and the seconds that the fit and the attribution took.
+
+    The matrix is computed once and given to ``quantus.evaluate`` as an array: as a callable it would be asked twice.
+    """
+    explainer = make_explainer(method, data_name, world.network, world.train)
+    start = time.perf_counter()
+    notes = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        explainer.fit()
+        fitted = time.perf_counter()
+        result = float("nan")
+        if len(world.x_test):
+            attributions = explainer.attribute(world.x_test, torch.as_tensor(world.decisions)).cpu().numpy()
+            attributed = time.perf_counter()
+            result = evaluated(method, world, attributions)
+        else:
+            attributed = fitted
+        notes = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
+    return {
+        "method": method,
+        "options": options(method, data_name),
+        "metric": world.metric_name,
+        "score": result,
+        "random_score": world.random_score,
+        "n_explained": len(world.x_test),
+        "test_accuracy": world.test_accuracy,
+        "fit_seconds": fitted - start,
+        "attribute_seconds": attributed - fitted,
+        "warnings": notes,
+    }
+
+
+def evaluated(method: str, world: World, attributions: np.ndarray[Any, Any]) -> float:
+    """The world's metric of these attributions, through Quantus."""
+    scores = quantus.evaluate(
+        metrics={world.metric_name: world.metric()},
+        xai_methods={method: attributions},
+        model=world.network,
+        x_batch=world.x_test.numpy(),
+        y_batch=world.decisions,
+        explain_func_kwargs={},
+        agg_func=np.mean,
+    )
+    return float(scores[method][world.metric_name])
+
+
+def summary(rows: list[Row], n_test: int) -> list[Row]:
+    """Mean and deviation over the seeds, one row for each metric and method."""
+    table = []
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        for method in CLASSES:
+            group = [r for r in rows if (r["metric"], r["method"], r["n_test"]) == (metric, method, n_test)]
+            if group:
+                values = [row["score"] for row in group]
+                spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+                mean = statistics.fmean(values)
+                table.append({"metric": metric, "method": method, "mean": mean, "std": spread, "n_seeds": len(values)})
+    return table
+
+
+def as_text(table: list[Row]) -> str:
+    """The summary as a Markdown table: methods down, metrics across."""
+    metrics = list(dict.fromkeys(row["metric"] for row in table))
+    cells = {(row["method"], row["metric"]): _cell(row) for row in table}
+    lines = ["| method | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    for method in dict.fromkeys(row["method"] for row in table):
+        lines.append(f"| {method} | " + " | ".join(cells.get((method, metric), "") for metric in metrics) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
+    return f"{row['mean']:.3f}" + (f" ± {row['std']:.3f}" if row["n_seeds"] > 1 else "")
+
+
+def _find(rows: list[Row], method: str, data_name: str, settings: Row) -> bool:
+    """Whether the rows hold this method with these settings."""
+    wanted = {**settings, "method": method, "options": options(method, data_name)}
+    return any(all(row[key] == value for key, value in wanted.items()) for row in rows)
+
+
+if __name__ == "__main__":
+    main()
