@@ -29,6 +29,7 @@ from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
 from dualview_plugin.errors import ConvergenceWarning
 
 Row = dict[str, Any]
+CURVE_POINTS = 601  # of a poisoning curve that are kept: enough to draw it
 
 
 def main(arguments: Iterable[str] | None = None) -> list[Row]:
@@ -71,7 +72,7 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
             tqdm.write(f"{world_name:9} seed {seed}  {method:10} {rows[-1]['score']:.3f}")
     table = summary(rows, chosen.n_test)
     write_csv(name, table, chosen.results)
-    print(as_text(table))
+    print(as_markdown(table))
     return rows
 
 
@@ -82,18 +83,15 @@ def score(method: str, data_name: str, world: World) -> Row:
     """
     explainer = make_explainer(method, data_name, world.network, world.train)
     start = time.perf_counter()
-    notes = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         explainer.fit()
         fitted = time.perf_counter()
-        result = float("nan")
+        attributed, result, curve = fitted, float("nan"), None
         if len(world.x_test):
             attributions = explainer.attribute(world.x_test, torch.as_tensor(world.decisions)).cpu().numpy()
             attributed = time.perf_counter()
-            result = evaluated(method, world, attributions)
-        else:
-            attributed = fitted
+            result, curve = evaluated(method, world, attributions)
         notes = [str(warning.message) for warning in caught if issubclass(warning.category, ConvergenceWarning)]
     return {
         "method": method,
@@ -106,13 +104,15 @@ def score(method: str, data_name: str, world: World) -> Row:
         "fit_seconds": fitted - start,
         "attribute_seconds": attributed - fitted,
         "warnings": notes,
+        "curve": curve,
     }
 
 
-def evaluated(method: str, world: World, attributions: np.ndarray[Any, Any]) -> float:
-    """The world's metric of these attributions, through Quantus."""
+def evaluated(method: str, world: World, attributions: np.ndarray[Any, Any]) -> tuple[float, list[float] | None]:
+    """The world's metric of these attributions, through Quantus, and the poisoning curve where there is one."""
+    metric = world.metric()
     scores = quantus.evaluate(
-        metrics={world.metric_name: world.metric()},
+        metrics={world.metric_name: metric},
         xai_methods={method: attributions},
         model=world.network,
         x_batch=world.x_test.numpy(),
@@ -120,7 +120,11 @@ def evaluated(method: str, world: World, attributions: np.ndarray[Any, Any]) -> 
         explain_func_kwargs={},
         agg_func=np.mean,
     )
-    return float(scores[method][world.metric_name])
+    curve = getattr(metric, "curve", None)
+    if curve is not None:
+        looked_at = np.linspace(0, len(curve) - 1, CURVE_POINTS)
+        curve = np.interp(looked_at, np.arange(len(curve)), curve).round(4).tolist()
+    return float(scores[method][world.metric_name]), curve
 
 
 def summary(rows: list[Row], n_test: int) -> list[Row]:
@@ -137,14 +141,14 @@ def summary(rows: list[Row], n_test: int) -> list[Row]:
     return table
 
 
-def as_text(table: list[Row]) -> str:
+def as_markdown(table: list[Row]) -> str:
     """The summary as a Markdown table: methods down, metrics across."""
     metrics = list(dict.fromkeys(row["metric"] for row in table))
     cells = {(row["method"], row["metric"]): _cell(row) for row in table}
-    lines = ["| method | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-    for method in dict.fromkeys(row["method"] for row in table):
-        lines.append(f"| {method} | " + " | ".join(cells.get((method, metric), "") for metric in metrics) + " |")
-    return "\n".join(lines)
+    header = ["| method | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    methods = dict.fromkeys(row["method"] for row in table)
+    body = [f"| {method} | " + " | ".join(cells.get((method, m), "") for m in metrics) + " |" for method in methods]
+    return "\n".join(header + body)
 
 
 def _cell(row: Row) -> str:
