@@ -1,6 +1,6 @@
 """The paper's Figures 1 to 4, drawn from the networks and the results of Table 2.
 
-    python -m benchmarks.figures --data mnist
+python -m benchmarks.figures --data mnist
 """
 
 from __future__ import annotations
