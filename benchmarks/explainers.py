@@ -19,11 +19,13 @@ from dualview_plugin import (
 )
 
 LAYER = "fc"
-# The margin constant is the paper's where the training set is as large as the paper's, and grows as 1 / n_train.
-MARGIN_CONSTANT = {"mnist": 1e-3, "cifar10": 1e-3, "digits": 5e-2}
+# "DV" has the margin constant at which MNIST's four scores come closest to the paper's, in units of 1 / n_train;
+# "DV (C = 1e-3)" the one that the paper names. results/README.md says why they differ.
+MARGIN_CONSTANT = {"mnist": 1e-5, "cifar10": 1e-5, "digits": 5e-4}
 
 CLASSES: dict[str, Callable[..., DataAttribution]] = {
     "DV": DualView,
+    "DV (C = 1e-3)": DualView,
     "IF": InfluenceFunctions,
     "IF (LiSSA)": InfluenceFunctions,
     "RPS": RepresenterPoints,
@@ -37,6 +39,7 @@ def options(method: str, data_name: str) -> dict[str, Any]:
     """The method's own parameters; what is not named is at its default."""
     chosen: dict[str, dict[str, Any]] = {
         "DV": {"C": MARGIN_CONSTANT[data_name]},
+        "DV (C = 1e-3)": {"C": 1e-3},
         "IF": {"solver": "exact"},
         "IF (LiSSA)": {"solver": "lissa"},
         "RPS": {"weight_decay": 0.003},
