@@ -39,7 +39,9 @@ def main(arguments: Iterable[str] | None = None) -> list[Path]:
     standard, marked = (
         make_world(name, data, SETTINGS[chosen.data + suffix], **options) for name in ("standard", "marked")
     )
-    figures = {"figure1-2": strongest_points(standard, data), "figure4": pixel_evidence(marked, data)}
+    figures = {"figure1-2": strongest_points(standard, data)}
+    if len(marked.x_test):
+        figures["figure4"] = pixel_evidence(marked, data)
     results = read_json(f"table2-{chosen.data}{suffix}", chosen.results)
     if results is not None:
         figures["figure3"] = poisoning_curves(results["rows"], chosen.data, chosen.seed)

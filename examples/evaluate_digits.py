@@ -25,7 +25,7 @@ def main() -> None:
     model = train(small_cnn(), digits.train)
     print(f"test accuracy of the network: {accuracy(model, digits.test):.3f}")
 
-    # The paper's C = 1e-3 is for 60,000 points; with fewer, each may weigh more.
+    # Fewer training points than the default C is for: each may weigh more.
     dualview = DualView(model, "fc", digits.train, C=0.05).fit()
     decisions = model(digits.x_test).argmax(dim=1)
     agreement = (dualview.surrogate_logits(digits.x_test).argmax(dim=1) == decisions).float().mean()

@@ -42,7 +42,7 @@ def main() -> None:
         agg_func=np.mean,
         return_as_df=True,
     )
-    print(table.T.round(3))
+    print(table.T.round(3).to_string())
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> None:
         return_as_df=True,
     )
     print("Label Poisoning (1: wrong labels come first, 0: last, 0.5: at random)")
-    print(table.T.round(3))
+    print(table.T.round(3).to_string())
 
     FIGURE.parent.mkdir(exist_ok=True)
     plot_poisoning_curves(by_attributions.curves, n_poisoned).savefig(FIGURE, dpi=80)
