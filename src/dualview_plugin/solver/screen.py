@@ -17,7 +17,7 @@ from dualview_plugin.solver.compiled import compiled
 from dualview_plugin.solver.problem import CrammerSingerProblem
 from dualview_plugin.solver.simplex_state import SimplexState
 
-_SCORES_PER_BLOCK = 1_000_000
+_NUMBERS_PER_BLOCK = 2_000_000  # features and scores of a block of rows
 _ROW_SHIFT = 7919  # a prime: ties are broken by another class in every row
 
 
@@ -53,7 +53,7 @@ def screen(
     """The objectives at ``weight``; enters up to ``max_new`` classes per point that violate by ``threshold``."""
     features = problem.features if double else problem.features32
     transposed = np.ascontiguousarray(weight.T, dtype=np.float64 if double else np.float32)
-    rows = max(256, _SCORES_PER_BLOCK // problem.n_classes)
+    rows = max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features))
     loss, added, refused = 0.0, 0, 0
     for start in range(0, problem.n_train, rows):
         block = features[start : start + rows].astype(transposed.dtype, copy=False)

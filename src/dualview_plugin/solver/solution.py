@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from dualview_plugin.solver.problem import CrammerSingerProblem
 
-_SCORES_PER_BLOCK = 1_000_000
+_NUMBERS_PER_BLOCK = 1_000_000  # features and scores of a block of rows
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def certify(
 def weight_of(problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: csr_array) -> NDArray[np.float64]:
     """αᵀΦ (n_classes, n_features), in blocks of support rows."""
     weight = np.zeros((problem.n_classes, problem.n_features))
-    rows = max(1, _SCORES_PER_BLOCK // problem.n_features)
+    rows = max(1, _NUMBERS_PER_BLOCK // problem.n_features)
     for start in range(0, len(support), rows):
         block = problem.features[support[start : start + rows]].astype(np.float64, copy=False)
         weight += alpha[start : start + rows].T @ block
@@ -91,7 +91,7 @@ def weight_of(problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: 
 
 def total_loss(problem: CrammerSingerProblem, weight: NDArray[np.float64]) -> float:
     """Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩), in blocks of rows, in float64."""
-    rows, loss = max(256, _SCORES_PER_BLOCK // problem.n_classes), 0.0
+    rows, loss = max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features)), 0.0
     for start in range(0, problem.n_train, rows):
         labels = problem.labels[start : start + rows]
         scores = problem.features[start : start + rows].astype(np.float64, copy=False) @ weight.T
