@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import quantus
 import torch
+from scipy.sparse import csc_array
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
 from dualview_plugin.metrics import (
@@ -59,6 +60,18 @@ def test_matrix_object_and_function_score_alike(build: Build) -> None:
     assert metric(model, X_TEST, Y, explain_func=TableAttribution(model)) == pytest.approx(expected)
     assert metric(model, X_TEST, Y, explain_func=table, explain_func_kwargs={"unknown": 1}) == pytest.approx(expected)
     assert metric(model, X_TEST, Y, a_batch=torch.from_numpy(EXPLAINED)) == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.parametrize(
+    "sparse", [lambda a: torch.from_numpy(a).to_sparse_csr(), lambda a: torch.from_numpy(a).to_sparse(), csc_array]
+)
+def test_a_sparse_matrix_scores_as_the_dense_one(build: Build, sparse: Callable[[np.ndarray], Any]) -> None:
+    dense = np.where(EXPLAINED > 0.5, EXPLAINED, 0)
+    expected = build()(None, X_TEST, Y, a_batch=dense)
+    assert build()(None, X_TEST, Y, a_batch=sparse(dense), batch_size=4) == pytest.approx(expected)
+    with pytest.raises(InvalidValueError, match="a_batch of a data attribution metric must be attributions of the 11"):
+        build()(None, X_TEST, Y, a_batch=sparse(dense[:-1]))
 
 
 def test_any_batch_size_scores_alike_and_blocks_stay_small(build: Build) -> None:

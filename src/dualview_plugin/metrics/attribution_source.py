@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
 from torch import Tensor, nn
 
 from dualview_plugin.attribution import DataAttribution
@@ -61,9 +62,9 @@ class AttributionSource(ABC):
 
 
 class MatrixSource(AttributionSource):
-    """A matrix that was computed before; what it explains was decided then."""
+    """A matrix that was computed before; what it explains was decided then. A sparse one is made dense by blocks."""
 
-    def __init__(self, attributions: Array, batch_size: int) -> None:
+    def __init__(self, attributions: Any, batch_size: int) -> None:
         super().__init__(None, batch_size)
         self._attributions = attributions
 
@@ -73,7 +74,9 @@ class MatrixSource(AttributionSource):
         return int(self._attributions.shape[1])
 
     def _block(self, rows: slice, _inputs: Array, _target: Array | None) -> Array:
-        return self._attributions[rows]
+        block: Any = self._attributions[rows]
+        dense: Array = block.toarray() if issparse(block) else block
+        return dense
 
 
 class MethodSource(AttributionSource):
@@ -143,6 +146,15 @@ def on_device_of(model: nn.Module, inputs: Array | Tensor) -> Tensor:
     """The inputs as a tensor where the network is."""
     tensor = as_input_tensor(inputs, "a data attribution metric")
     return tensor.to(next(model.parameters(), tensor).device)
+
+
+def to_matrix(values: Any) -> Any:
+    """An array, or for a sparse tensor or matrix its rows in compressed form."""
+    if isinstance(values, Tensor) and values.layout is not torch.strided:
+        rows = values.detach().cpu().to_sparse_csr()
+        parts: Any = (rows.values().numpy(), rows.col_indices().numpy(), rows.crow_indices().numpy())
+        return csr_array(parts, shape=tuple(rows.shape))
+    return csr_array(values) if issparse(values) else to_array(values)
 
 
 def to_array(values: Any) -> Array:

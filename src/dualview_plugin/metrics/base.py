@@ -147,7 +147,7 @@ class DataAttributionMetric(Metric[list[float]]):
             model: the network, or Quantus' wrapper of it; only marked functions and their explained class need it.
             x_batch: test inputs, (n_test, …).
             y_batch: classes, (n_test,): see ``explained_class``.
-            a_batch: attributions (n_test, n_train); anything else is ignored.
+            a_batch: attributions (n_test, n_train), dense or sparse; anything else is ignored.
             channel_first: False if the inputs' channels are last: they are moved first.
             explain_func: where the attributions come from if ``a_batch`` is no matrix.
             explain_func_kwargs: passed to a marked function.

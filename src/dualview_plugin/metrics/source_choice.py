@@ -16,7 +16,7 @@ from dualview_plugin.metrics.attribution_source import (
     FunctionSource,
     MatrixSource,
     MethodSource,
-    to_array,
+    to_matrix,
 )
 from dualview_plugin.metrics.data_attribution import MarkedAttribution
 from dualview_plugin.metrics.influence_source import InfluenceSource, SimilaritySource
@@ -38,10 +38,10 @@ def choose_source(
     Raises:
         InvalidValueError: ``a_batch`` has another number of rows than ``inputs``.
     """
-    attributions = None if a_batch is None else to_array(a_batch)
-    if attributions is not None and len(attributions) != len(inputs):
+    attributions = None if a_batch is None else to_matrix(a_batch)
+    if attributions is not None and attributions.shape[0] != len(inputs):
         constraint = f"attributions of the {len(inputs)} points of x_batch"
-        raise InvalidValueError("a_batch", "a data attribution metric", constraint, f"{len(attributions)} rows")
+        raise InvalidValueError("a_batch", "a data attribution metric", constraint, f"{attributions.shape[0]} rows")
     is_matrix = attributions is not None and attributions.ndim == 2
     if attributions is not None and is_matrix and (explain_func is None or attributions.shape != inputs.shape):
         return MatrixSource(attributions, batch_size)
