@@ -75,7 +75,7 @@ class MatrixSource(AttributionSource):
 
     def _block(self, rows: slice, _inputs: Array, _target: Array | None) -> Array:
         block: Any = self._attributions[rows]
-        dense: Array = block.toarray() if issparse(block) else block
+        dense: Array = block if isinstance(block, np.ndarray) else block.toarray()
         return dense
 
 
@@ -153,8 +153,9 @@ def to_matrix(values: Any) -> Any:
     if isinstance(values, Tensor) and values.layout is not torch.strided:
         rows = values.detach().cpu().to_sparse_csr()
         parts: Any = (rows.values().numpy(), rows.col_indices().numpy(), rows.crow_indices().numpy())
-        return csr_array(parts, shape=tuple(rows.shape))
-    return csr_array(values) if issparse(values) else to_array(values)
+        return csr_array(parts, shape=(rows.shape[0], rows.shape[1]))
+    is_sparse: bool = issparse(values)  # not in the condition: it would narrow the type to one without methods
+    return values.tocsr() if is_sparse else to_array(values)
 
 
 def to_array(values: Any) -> Array:
