@@ -81,8 +81,8 @@ class Contestant:
 CONTESTANTS = {
     BASELINE: Contestant(mnist, DualView, {}),
     "IF, exact": Contestant(mnist, InfluenceFunctions, {}),
-    "IF, conjugate gradients": Contestant(mnist, InfluenceFunctions, {"solver": "cg"}, max_test=200),
-    "IF, LiSSA": Contestant(mnist, InfluenceFunctions, {"solver": "lissa"}, max_test=200),
+    "IF, conjugate gradients": Contestant(mnist, InfluenceFunctions, {"solver": "cg"}, max_test=100),
+    "IF, LiSSA": Contestant(mnist, InfluenceFunctions, {"solver": "lissa"}, max_test=100),
     "RPS": Contestant(mnist, RepresenterPoints, {}),
     "SIM": Contestant(mnist, GradientSimilarity, {}),
     "SIM-rp": Contestant(mnist, ProjectedGradientSimilarity, {}),

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Elements of the (vectors x classes x rows) scores that a product holds at a time: 64 MiB in float64.
-_SCORE_ELEMENTS = 2**23
+# Elements of the (vectors x classes x rows) scores that a product holds at a time: 16 MiB in float64.
+_SCORE_ELEMENTS = 2**21
 # Rows of the training features in one block of the assembly.
 _ASSEMBLY_ROWS = 1024
 
