@@ -16,6 +16,7 @@ RANK = {
     "errors": 0,
     "validation": 1,
     "cache": 1,
+    "model_state": 1,
     "modifications": 2,
     "features": 3,
     "gradients": 4,

@@ -10,9 +10,9 @@ from dualview_plugin.features.batches import (
     ordered_loader,
 )
 from dualview_plugin.features.extraction import FeatureExtractor, TrainingFeatures, check_labels
-from dualview_plugin.features.model_state import evaluating, preserved_random_state, restored
 from dualview_plugin.features.propagation import Composite, propagate
 from dualview_plugin.features.standardizer import Standardizer
+from dualview_plugin.model_state import evaluating, preserved_random_state, restored
 
 __all__ = [
     "Composite",

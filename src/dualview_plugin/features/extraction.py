@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.features.batches import labelled_batches
-from dualview_plugin.features.model_state import evaluating, preserved_random_state
+from dualview_plugin.model_state import evaluating, preserved_random_state
 
 
 @dataclass(frozen=True)

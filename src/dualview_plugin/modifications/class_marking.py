@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
+from dualview_plugin.model_state import evaluating
 from dualview_plugin.modifications.modified_dataset import ModifiedDataset
 from dualview_plugin.validation import check_fraction, check_integer
 
@@ -200,18 +200,6 @@ class ClassMarking(ModifiedDataset):
 def _predicted_classes(model: nn.Module, images: Tensor) -> Tensor:
     """The network's decisions in evaluation mode, (n_images,), on the CPU."""
     parameter = next(model.parameters(), images)
-    with _evaluation_mode(model):
+    with evaluating(model):
         logits: Tensor = model(images.to(parameter.device))
     return logits.argmax(dim=1).cpu()
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every module's own mode back afterwards, also on an error."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
