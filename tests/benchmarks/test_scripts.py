@@ -58,9 +58,8 @@ def test_table2_scores_every_method_in_every_world_and_resumes(
     assert table2.main(arguments(folder, "--n-test", "29")) == rows
 
 
-def test_sparsity_runs_over_the_decades(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparsity, "DECADES", (1e-3, 1e-1))
-    rows = sparsity.main(arguments(folder, "--n-test", "29"))
+def test_sparsity_runs_over_the_constants(folder: Path) -> None:
+    rows = sparsity.main(arguments(folder, "--n-test", "29", "--constants", "1e-3", "1e-1"))
     assert [row["C"] for row in rows] == [1e-3, 1e-1]
     assert rows[0]["n_support"] > rows[1]["n_support"] == sum(rows[1]["support_per_class"])
     assert all(row["duality_gap"] <= 1e-6 for row in rows)
