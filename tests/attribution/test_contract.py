@@ -285,3 +285,16 @@ def test_bad_calls_are_refused(make: Factory) -> None:
     ):
         with pytest.raises(DualViewError, match=f" of {method.get_name()} must be "):
             call()
+
+
+@pytest.mark.gpu
+@over()
+def test_a_gpu_gives_the_same(make: Factory) -> None:
+    world = small_world()
+    expected = make(world).attribute(world.x_test, TARGET)
+    world.model.to("cuda")
+    method = make(world)
+    found = method.attribute(world.x_test, TARGET)
+    assert found.device.type == "cuda"
+    assert_same_fit(found.cpu(), expected)
+    assert method(world.model, world.x_test.numpy(), TARGET.numpy()).shape == tuple(world.x_test.shape)
