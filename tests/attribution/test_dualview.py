@@ -114,12 +114,19 @@ def test_coefficients_off_the_support_are_zero() -> None:
     torch.testing.assert_close(found, expected.T[TARGET])
 
 
-def test_a_fit_that_stops_early_warns() -> None:
-    with pytest.warns(ConvergenceWarning, match="max_iter"):
-        dualview(small_world(), C=100.0, tol=1e-12, max_iter=1).fit()
+@pytest.mark.parametrize("limit", [{"max_iter": 1}, {"time_limit": 1e-6}], ids=str)
+def test_a_fit_that_stops_early_warns_and_is_feasible(limit: dict) -> None:
+    world = small_world()
+    with pytest.warns(ConvergenceWarning, match=next(iter(limit))):
+        method = dualview(world, C=100.0, tol=1e-12, **limit).fit()
+    assert not method.solution_.converged
+    assert method.dual_coef_.sum(dim=1).abs().max() < 1e-4
+    assert method.dual_coef_.max() <= 100.0
 
 
-@pytest.mark.parametrize("options", [{"C": 0.0}, {"C": -1}, {"C": "1"}, {"tol": 0}, {"max_iter": 0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"C": 0.0}, {"C": -1}, {"C": "1"}, {"tol": 0}, {"max_iter": 0}, {"time_limit": 0}], ids=str
+)
 def test_bad_parameters_are_refused(options: dict) -> None:
     with pytest.raises(DualViewError, match=f"{next(iter(options))} of DualView must be "):
         dualview(small_world(), **options)

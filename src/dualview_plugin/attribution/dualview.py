@@ -30,6 +30,8 @@ class DualView(FeatureKernelAttribution):
             to ``surrogate_bias_``, which completeness includes.
         tol: relative duality gap to reach.
         max_iter: outer iterations of the solver; None: its own default.
+        time_limit: seconds for the solver, after which it returns what it has, feasible and certified; None: no limit.
+            Hard margins on classes that do not separate can take minutes.
 
     Attributes:
         solution_: the solver's solution with its certificate: ``duality_gap``, objectives, ``n_iter``, ``converged``.
@@ -64,6 +66,7 @@ class DualView(FeatureKernelAttribution):
         fit_intercept: bool = False,
         tol: float = 1e-6,
         max_iter: int | None = None,
+        time_limit: float | None = None,
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(model, final_fc_layer, train_dataset, **common)
@@ -71,6 +74,7 @@ class DualView(FeatureKernelAttribution):
         self.C = check_positive(C, "C", owner)
         self.tol = check_positive(tol, "tol", owner)
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
+        self.time_limit = None if time_limit is None else check_positive(time_limit, "time_limit", owner)
         self.standardize, self.fit_intercept = bool(standardize), bool(fit_intercept)
 
     def _fit(self) -> None:
@@ -94,6 +98,7 @@ class DualView(FeatureKernelAttribution):
             n_classes=self.n_classes_,
             tol=self.tol,
             fit_intercept=self.fit_intercept,
+            time_limit=self.time_limit,
             show_progress=self.show_progress,
             **limits,
         )
