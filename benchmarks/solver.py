@@ -1,7 +1,7 @@
 """Our solver against liblinear's Crammer-Singer: time, gap and support, alternating in one run.
 
-    python benchmarks/solver.py --cases mnist relu            # resumable: finished rows are kept
-    pip install dualxda-skl                        # liblinear with its dual variables; without it: ours alone
+    python -m benchmarks.solver --cases mnist relu  # resumable: finished rows are kept
+    pip install dualxda-skl                         # liblinear with its dual variables; without it: ours alone
 
 Each row: the median time of ``--repeats`` runs of both, one after the other (a single run where one takes over a
 minute), and the gap of both, computed by the same float64 formula from α alone. Memory: the peak of a fresh process
@@ -14,9 +14,7 @@ import argparse
 import csv
 import json
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -26,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import environment, write_json
 from dualview_plugin.solver import solve_crammer_singer
 from dualview_plugin.solver.problem import make_problem
 from dualview_plugin.solver.solution import certify
@@ -164,6 +163,7 @@ def measure(case: str, C: float, args: argparse.Namespace) -> dict[str, object]:
         if max(run["seconds"] for run in (ours[-1], theirs[-1]) if run) > 60:
             break
     row: dict[str, object] = {"case": case, "C": C, "shape": [*features.shape, int(labels.max()) + 1]}
+    row |= {"commit": environment()["commit"], "load": os.getloadavg()[0]}
     for name, runs in (("ours", ours), ("liblinear", theirs)):
         row[name] = median_run([run for run in runs if run])
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -177,25 +177,8 @@ def median_run(runs: list[dict[str, float]]) -> dict[str, float] | None:
     return runs[0] | {"seconds": statistics.median(run["seconds"] for run in runs), "runs": len(runs)}
 
 
-def machine() -> dict[str, object]:
-    import numba
-    import scipy
-
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
-        | {"numba": numba.__version__},
-        "commit": commit,
-        "seed": SEED,
-        "date": time.strftime("%Y-%m-%d"),
-        "load": os.getloadavg()[0],
-    }
-
-
 def write(rows: list[dict], path: Path) -> None:
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    write_json(path.stem, {"seed": SEED, "rows": rows}, path.parent)
     with path.with_suffix(".csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["case", "C", "method", "seconds", "gap", "support", "runs", "memory"])
