@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, sparsity, table2
+from benchmarks import figures, measuring, sparsity, table1, table2
 from benchmarks.explainers import CLASSES
 from benchmarks.training import Recipe
 from benchmarks.worlds import SETTINGS, WORLDS, Setting
@@ -70,3 +70,39 @@ def test_figures_are_drawn_from_the_results(folder: Path) -> None:
     paths = figures.main(arguments(folder))
     assert {path.name for path in paths} >= {"figure1-2-digits.png", "figure3-digits.png"}
     assert all(path.stat().st_size > 10_000 for path in paths)
+
+
+def test_table1_measures_each_method_in_a_process_and_resumes(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = arguments(folder, "--fits", "2", "--n-explained", "5", "--only", "RAND", "DV")
+    rows = table1.main(chosen)
+    assert [(row["method"], row["n_train"]) for row in rows] == [("RAND", 1297), ("DV", 1297)]
+    assert all(len(row[key]) == 2 and min(row[key]) > 0 for row in rows for key in ("fit_seconds", "explain_seconds"))
+    assert rows[0]["keeps_mib"] == 8 * 1297 / 2**20 < rows[1]["keeps_mib"]
+    assert all(row["fit_peak_mib"] > 0 for row in rows)
+    assert "| DV | 1,297 | 2 |" in capsys.readouterr().out
+    assert json.loads((folder / "table1-digits.json").read_text())["rows"] == rows
+    with (folder / "table1-digits.csv").open() as file:
+        assert [row["n_fits"] for row in csv.DictReader(file)] == ["2", "2"]
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(measuring, "in_a_process", forbidden)
+    assert table1.main(chosen) == rows
+
+
+def test_table1_compares_a_neighbour_with_ours_at_the_same_number_of_points() -> None:
+    assert table1.jobs(["RPS", "dattri RPS"], "mnist", 60_000) == [
+        ("RPS", 60_000),
+        ("dattri RPS", 5_000),
+        ("RPS", 5_000),
+    ]
+    times = {("RPS", 60_000): 9.0, ("dattri RPS", 5_000): 6.0, ("RPS", 5_000): 2.0}
+    rows = [
+        {"method": method, "n_train": n_train, "fit_seconds": [time, time, 99.0], "explain_seconds": [1.0, 1.0, 1.0]}
+        for (method, n_train), time in times.items()
+    ]
+    (ratio,) = table1.ratios(rows)
+    assert ratio == {"pair": "dattri RPS / RPS", "n_train": 5_000, "fit": 3.0, "explain": 1.0, "both": 7 / 3}

@@ -1,0 +1,196 @@
+"""Other packages' methods in the form of Table 1's contestants; each needs its package, all else runs without.
+
+    pip install --no-deps dualxda==0.1.0 dualxda-skl dattri==0.3.0
+
+captum is there already. ``matches`` names our method of the same kind: the pair whose ratio Table 1 states.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.contestants import DV_AS_DUALDA, Contestant
+from benchmarks.explainers import LAYER, MARGIN_CONSTANT
+
+INSTALL = "pip install --no-deps dualxda==0.1.0 dualxda-skl dattri==0.3.0"
+BATCH_SIZE = 256  # our methods' default
+STRONGEST = 10
+
+
+class Neighbour(Contestant):
+    """Another package's method.
+
+    Attributes:
+        modules: what must be importable.
+        matches: our methods that it is compared with.
+        has_fit: False: no fit, the constructor's time stands for it.
+        most: training points at most, for a data set whose whole takes it more than about three minutes; ours are
+            then measured at this number too.
+    """
+
+    modules: ClassVar[tuple[str, ...]]
+    matches: ClassVar[tuple[str, ...]]
+    has_fit: ClassVar[bool] = True
+    most: ClassVar[dict[str, int]] = {}
+    method: Any
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """The modules that are not installed."""
+        return [module for module in cls.modules if find_spec(module) is None]
+
+    @classmethod
+    def options(cls, _data_name: str) -> dict[str, Any]:
+        """The method's own parameters."""
+        return {}
+
+    def _loader(self, dataset: TensorDataset) -> DataLoader[Any]:
+        return DataLoader(dataset, batch_size=BATCH_SIZE)
+
+
+class DualDA(Neighbour):
+    """The authors' successor of DualView: liblinear's machine on raw features with an intercept."""
+
+    modules = ("dualxda", "sklearn_dual")
+    matches = ("DV", DV_AS_DUALDA)
+    keeps = "4*s*(d + c) + 8*s + n"
+    note = "writes its fit to disk; liblinear's default tolerance"
+
+    @classmethod
+    def options(cls, data_name: str) -> dict[str, Any]:
+        return {"C": MARGIN_CONSTANT[data_name], "max_iter": 1_000_000}
+
+    def fit(self) -> None:
+        from dualxda import DualDA as Method
+
+        case = self.case
+        with tempfile.TemporaryDirectory() as folder:
+            self.method = Method(case.network, case.train, LAYER, case.device, folder, **self.options(case.data_name))
+
+    def explain(self) -> Tensor:
+        attributions: Tensor = self.method.attribute(self.case.x_test, self.case.targets)
+        return attributions
+
+    def sizes(self) -> dict[str, int]:
+        return super().sizes() | {"s": len(self.method.samples)}
+
+
+class DattriRPS(Neighbour):
+    """dattri's representer points: full-batch gradient descent with a line search."""
+
+    modules = ("dattri",)
+    matches = ("RPS",)
+    most: ClassVar[dict[str, int]] = {"mnist": 5_000, "cifar10": 2_000}
+    keeps = "4*c*d"
+    note = "goes through the training set again at each call for explanations"
+
+    @classmethod
+    def options(cls, _data_name: str) -> dict[str, Any]:
+        return {"l2_strength": 0.003, "epoch": 3000}
+
+    def fit(self) -> None:
+        from dattri.algorithm.rps import RPSAttributor
+        from dattri.task import AttributionTask
+
+        network = self.case.network
+        task = AttributionTask(_mean_loss, network, network.state_dict())
+        self.method = RPSAttributor(task, LAYER, device=self.case.device, **self.options(self.case.data_name))
+        self.method.cache(self._loader(self.case.train))
+
+    def explain(self) -> Tensor:
+        test = TensorDataset(self.case.x_test, self.case.targets)
+        attributions: Tensor = self.method.attribute(self._loader(self.case.train), self._loader(test))
+        return attributions.T
+
+
+class TracIn(Neighbour):
+    """captum's TracInCPFast with the trained network as its one checkpoint."""
+
+    modules = ("captum",)
+    matches = ("IF",)
+    has_fit = False
+    keeps = "0"
+    note = "no fit (the constructor's time); no Hessian: inner products of last-layer gradients, anew at each call"
+
+    def fit(self) -> None:
+        from captum.influence import TracInCPFast
+
+        network = self.case.network
+        self.method = TracInCPFast(
+            network,
+            network.get_submodule(LAYER),
+            self.case.train,
+            checkpoints=[network.state_dict()],
+            checkpoints_load_func=_load,
+            loss_fn=nn.CrossEntropyLoss(reduction="sum"),
+            batch_size=BATCH_SIZE,
+        )
+
+    def explain(self) -> Tensor:
+        attributions: Tensor = self.method.influence((self.case.x_test, self.case.targets))
+        return attributions
+
+
+class Similarity(Neighbour):
+    """captum's SimilarityInfluence: the cosine of penultimate activations."""
+
+    modules = ("captum",)
+    matches = ("SIM",)
+    has_fit = False
+    keeps = "0"
+    note = (
+        f"no fit (the constructor's time); activations, not gradients, 4*n*d bytes of them on disk; "
+        f"the {STRONGEST} strongest training points only"
+    )
+
+    def fit(self) -> None:
+        from captum.influence import SimilarityInfluence
+
+        before_last = list(dict(self.case.network.named_children()))[-2]
+        self.folder = tempfile.TemporaryDirectory()
+        self.method = SimilarityInfluence(
+            self.case.network,
+            before_last,
+            self.case.train,
+            self.folder.name,
+            "network",
+            similarity_metric=_cosine,
+            batch_size=BATCH_SIZE,
+        )
+
+    def explain(self) -> Tensor:
+        (strongest, *_) = self.method.influence(self.case.x_test, top_k=STRONGEST).values()
+        similarities: Tensor = strongest[1]
+        return similarities
+
+
+NEIGHBOURS: dict[str, type[Neighbour]] = {
+    "DualDA": DualDA,
+    "dattri RPS": DattriRPS,
+    "TracInCPFast": TracIn,
+    "SimilarityInfluence": Similarity,
+}
+
+
+def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(logits, labels)
+
+
+def _cosine(test: Tensor | list[Tensor], train: Tensor) -> Tensor:
+    """Captum's default metric; captum 0.9.0 hands over the test activations of a single layer in a list."""
+    from captum.influence._core.similarity_influence import cosine_similarity
+
+    (activations,) = test if isinstance(test, list) else [test]
+    return cosine_similarity(activations, train)
+
+
+def _load(network: nn.Module, state: dict[str, Tensor]) -> float:
+    """Captum's form of loading a checkpoint: returns its learning rate."""
+    network.load_state_dict(state)
+    return 1.0
