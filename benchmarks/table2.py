@@ -13,6 +13,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
     data = datasets.load(chosen.data, chosen.root)
     jobs = [(seed, world_name) for seed in chosen.seeds for world_name in chosen.worlds]
     for seed, world_name in tqdm(jobs, desc=name):
-        settings = {"seed": seed, "world": world_name, "n_test": chosen.n_test, "network": setting.label}
+        settings: Row = {"seed": seed, "world": world_name, "n_test": chosen.n_test, "network": setting.label}
+        settings["recipe"] = asdict(setting.recipe)
         missing = [method for method in chosen.methods if not _find(rows, method, chosen.data, settings)]
         if not missing:
             continue
@@ -158,7 +160,7 @@ def _cell(row: Row) -> str:
 def _find(rows: list[Row], method: str, data_name: str, settings: Row) -> bool:
     """Whether the rows hold this method with these settings."""
     wanted = {**settings, "method": method, "options": options(method, data_name)}
-    return any(all(row[key] == value for key, value in wanted.items()) for row in rows)
+    return any(all(row.get(key) == value for key, value in wanted.items()) for row in rows)
 
 
 if __name__ == "__main__":
