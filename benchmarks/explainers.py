@@ -41,7 +41,7 @@ def options(method: str, data_name: str) -> dict[str, Any]:
         "DV": {"C": MARGIN_CONSTANT[data_name]},
         "DV (C = 1e-3)": {"C": 1e-3},
         "IF": {"solver": "exact"},
-        "IF (LiSSA)": {"solver": "lissa"},
+        "IF (LiSSA)": {"solver": "lissa", "scale": 25.0, "damping": 0.01},
         "RPS": {"weight_decay": 0.003},
         "SIM": {"normalize_train": True},
         "SIM-rp": {"normalize_train": True, "n_components": 128, "seed": 0},

@@ -165,6 +165,19 @@ def test_lissa_raises_on_divergence() -> None:
         LissaInverse(curvature, scale=0.01).solve(vectors)
 
 
+def test_lissa_raises_its_own_scale_where_batches_vary() -> None:
+    """One point far outside: a batch with it has a curvature many times that of the whole."""
+    ordinary, _, vectors = problem(damping=0.5)
+    features = ordinary.features.clone()
+    features[0] *= 9
+    curvature = SoftmaxCurvature(features, torch.full((N_TRAIN, N_CLASSES), 1 / N_CLASSES), 0.5)
+    with pytest.raises(DivergenceError):
+        LissaInverse(curvature, 1.1 * curvature.largest_eigenvalue(seed=0), batch_size=1).solve(vectors)
+    expected = torch.linalg.solve(curvature.matrix(), vectors.flatten(1).mT).mT.reshape(vectors.shape)
+    found = LissaInverse(curvature, depth=30_000, batch_size=1, tol=2e-3).solve(vectors)
+    assert relative_error(found, expected) < 0.2
+
+
 def test_lissa_warns_with_its_figures() -> None:
     curvature, _, vectors = problem(damping=1e-6)
     with pytest.warns(ConvergenceWarning, match=r"LiSSA stopped at relative residual .* after 20 steps"):

@@ -46,7 +46,8 @@ class InfluenceFunctions(DataAttribution):
         include_bias: count the last layer's bias among its weights.
         tol: relative residual at which ``"cg"`` (default 1e-6) and ``"lissa"`` (default 1e-3) stop.
         max_iter: iterations of ``"cg"`` (default 1000), steps of ``"lissa"`` (its depth, default 5000).
-        scale: of ``"lissa"``: at least half the largest eigenvalue of H + δI; None: 1.1 times that eigenvalue.
+        scale: of ``"lissa"``: at least half the largest eigenvalue of H + δI; None: 1.1 times that eigenvalue,
+            doubled where the batches make it diverge.
         seed: of ``"lissa"``: the order of the training points in its batches.
 
     Raises:

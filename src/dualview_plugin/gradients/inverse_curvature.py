@@ -81,8 +81,8 @@ class LissaInverse:
 
     Args:
         curvature: H + δI.
-        scale: s, at least half the largest eigenvalue of H + δI; None for 1.1 times that eigenvalue. The number of
-            steps that it takes grows with s/δ.
+        scale: s, at least half the largest eigenvalue of H + δI; None for 1.1 times that eigenvalue, doubled as often
+            as the batches, whose curvature varies around H, make v diverge. The number of steps grows with s/δ.
         depth: at most this many steps, rounded up to whole passes, with a ConvergenceWarning where tol is not met.
         batch_size: training points in each step.
         tol: relative tolerance on the residual.
@@ -102,10 +102,21 @@ class LissaInverse:
         """An estimate of (H + δI)⁻¹ g.
 
         Raises:
-            DivergenceError: v left the ball in which the iteration stays with a sufficient scale.
+            DivergenceError: v left the ball in which the iteration stays with a sufficient scale, which was given.
         """
         right = gradients.to(self.curvature.dtype)
-        scale = self.scale or 1.1 * self.curvature.largest_eigenvalue(seed=self.seed)
+        if self.scale is not None:
+            return self._solve(right, self.scale)
+        scale = 1.1 * self.curvature.largest_eigenvalue(seed=self.seed)
+        while True:
+            try:
+                return self._solve(right, scale)
+            except DivergenceError:
+                if not scale < self._sufficient_scale():
+                    raise
+                scale *= 2
+
+    def _solve(self, right: Tensor, scale: float) -> Tensor:
         solution, drifts = right.clone(), torch.full_like(right[:, 0, 0], torch.inf)
         active = torch.arange(len(right), device=right.device)
         vectors = start = total = right
@@ -125,6 +136,10 @@ class LissaInverse:
         else:
             _warn(f"LiSSA stopped at relative residual {float(drifts.max()):.1e} above tol {self.tol:.1e}", self.depth)
         return (solution / scale).to(torch.float64)
+
+    def _sufficient_scale(self) -> float:
+        """A bound on the curvature of every batch: half the largest ‖φ_i‖², plus δ."""
+        return 0.5 * float(self.curvature.features.square().sum(dim=1).max()) + self.curvature.damping
 
     def _passes(self) -> Iterator[list[Tensor]]:
         """The batches of each pass over the training points, of sizes as equal as can be, for ``depth`` steps."""
