@@ -74,7 +74,8 @@ class DualDA(Neighbour):
             self.method = Method(case.network, case.train, LAYER, case.device, folder, **self.options(case.data_name))
 
     def explain(self) -> Tensor:
-        attributions: Tensor = self.method.attribute(self.case.x_test, self.case.targets)
+        with self.method:  # takes its hook off the network, which later fits share
+            attributions: Tensor = self.method.attribute(self.case.x_test, self.case.targets)
         return attributions
 
     def sizes(self) -> dict[str, int]:

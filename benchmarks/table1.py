@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,11 @@ def setting_name(chosen: argparse.Namespace) -> str:
 
 def wanted_settings(chosen: argparse.Namespace, n_train: int) -> list[Row]:
     """What identifies each measurement; rows that agree in all of it are not measured again."""
+    setting = SETTINGS[setting_name(chosen)]
     common = {
         "seed": chosen.seed,
-        "network": SETTINGS[setting_name(chosen)].label,
+        "network": setting.label,
+        "recipe": asdict(setting.recipe),
         "device": chosen.device,
         "threads": torch.get_num_threads(),
         "n_explained": chosen.n_explained,
@@ -220,7 +223,7 @@ def _deviation(values: list[float]) -> float:
 
 def _found(rows: list[Row], settings: Row) -> Row | None:
     """The row with these settings."""
-    return next((row for row in rows if all(row[key] == value for key, value in settings.items())), None)
+    return next((row for row in rows if all(row.get(key) == value for key, value in settings.items())), None)
 
 
 if __name__ == "__main__":

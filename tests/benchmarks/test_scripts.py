@@ -91,6 +91,10 @@ def test_table1_measures_each_method_in_a_process_and_resumes(
 
     monkeypatch.setattr(measuring, "in_a_process", forbidden)
     assert table1.main(chosen) == rows
+    setting = SETTINGS["digits"]
+    monkeypatch.setitem(SETTINGS, "digits", Setting(setting.network, Recipe(epochs=1), setting.label))
+    with pytest.raises(AssertionError, match="measured again"):
+        table1.main(chosen)
 
 
 def test_table1_compares_a_neighbour_with_ours_at_the_same_number_of_points() -> None:
