@@ -26,7 +26,7 @@ from benchmarks import datasets
 from benchmarks.explainers import CLASSES, make_explainer, options
 from benchmarks.record import RESULTS, read_json, write_csv, write_json
 from benchmarks.training import CHECKPOINTS
-from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
+from benchmarks.worlds import SETTINGS, WORLDS, Setting, World, make_world
 from dualview_plugin.errors import ConvergenceWarning
 
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
     setting = SETTINGS[chosen.data + ("-narrow" if chosen.narrow else "")]
     name = f"table2-{chosen.data}" + ("-narrow" if chosen.narrow else "")
     stored = read_json(name, chosen.results)
-    rows: list[Row] = [] if stored is None else stored["rows"]
+    rows = [] if stored is None else [row for row in stored["rows"] if _is_current(row, chosen.data, setting)]
     data = datasets.load(chosen.data, chosen.root)
     jobs = [(seed, world_name) for seed in chosen.seeds for world_name in chosen.worlds]
     for seed, world_name in tqdm(jobs, desc=name):
@@ -155,6 +155,11 @@ def as_markdown(table: list[Row]) -> str:
 
 def _cell(row: Row) -> str:
     return f"{row['mean']:.3f}" + (f" ± {row['std']:.3f}" if row["n_seeds"] > 1 else "")
+
+
+def _is_current(row: Row, data_name: str, setting: Setting) -> bool:
+    """Whether a stored row has the training and the parameters that this script has now; others are forgotten."""
+    return bool(row.get("recipe") == asdict(setting.recipe) and row["options"] == options(row["method"], data_name))
 
 
 def _find(rows: list[Row], method: str, data_name: str, settings: Row) -> bool:
