@@ -25,9 +25,10 @@ _DENSE_CLASSES = 64  # up to here U is handled as a dense matrix by BLAS
 
 @dataclass(frozen=True)
 class FreeFace:
-    """U (n_free, n_classes) and the feature rows (n_free, n_features) that belong to its rows."""
+    """U (n_free, n_classes), and of its rows the points (n_free,) with their features (n_free, n_features)."""
 
     basis: csr_array
+    points: NDArray[np.int64]
     features: NDArray[np.floating]
 
     @classmethod
@@ -43,7 +44,7 @@ class FreeFace:
         fill_helmert_basis(state.classes, state.beta, state.count, start, column, value)
         rows = np.repeat(np.arange(len(free)), free)
         basis = csr_array((value, column, start), shape=(n_free, n_classes))
-        return cls(basis.astype(dtype), features[rows].astype(dtype, copy=False))
+        return cls(basis.astype(dtype), rows, features[rows].astype(dtype, copy=False))
 
     @property
     def n_free(self) -> int:
@@ -95,6 +96,20 @@ class FreeFace:
         weights = _column_values(columns, first)[left] * _column_values(columns, second)[right]
         chosen = self.features[common]
         return np.asarray((chosen * weights[:, None]).T @ chosen)
+
+    def entries_at(self, classes: NDArray[np.int32]) -> NDArray[np.floating]:
+        """U_fc for one class c per row."""
+        return np.asarray(self.basis[np.arange(self.n_free), classes]).ravel()
+
+    def change_of_beta(self, v: NDArray[np.floating], state: SimplexState) -> NDArray[np.float64]:
+        """Uᵀ v on the lists of active classes of the state that the face was made of, shaped like its β."""
+        points, position = np.unique(self.points, return_inverse=True)
+        gather = csr_array((v, (position, np.arange(self.n_free))), shape=(len(points), self.n_free))
+        by_class = (gather @ self.basis).toarray()
+        change = np.zeros_like(state.beta)
+        change[points] = np.take_along_axis(by_class, state.classes[points].astype(np.int64), axis=1)
+        change[state.beta <= 0.0] = 0.0
+        return change
 
 
 def _column_rows(columns: csr_array, c: int) -> NDArray[np.integer]:

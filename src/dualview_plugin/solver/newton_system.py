@@ -13,7 +13,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from dualview_plugin.solver.free_face import FreeFace
 
-_LARGEST_FACTOR = 3000  # dimension up to which a Cholesky factor is cheaper than conjugate gradients
+LARGEST_FACTOR = 5000  # dimension up to which a Cholesky factor is cheaper than conjugate gradients
 _CG_TOLERANCE = 1e-2
 _CG_STEPS = 150
 
@@ -23,7 +23,7 @@ def newton_direction(face: FreeFace, sigma: float, gradient: NDArray[np.float64]
     if face.n_free == 0:
         return -gradient
     smallest = min(face.n_free, gradient.size)
-    if smallest > _LARGEST_FACTOR:
+    if smallest > LARGEST_FACTOR:
         return _by_conjugate_gradients(face, sigma, gradient)
     if face.n_free <= 1.3 * gradient.size:
         return _on_the_face(face, sigma, gradient)

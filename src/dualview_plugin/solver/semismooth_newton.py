@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.coordinate_descent import WorkingSet
+from dualview_plugin.solver.face_step import step_on_the_face
 from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.newton_system import newton_direction
+from dualview_plugin.solver.newton_system import LARGEST_FACTOR, newton_direction
 from dualview_plugin.solver.proximal_point import loss_of_active, proximal_step, scores_of_active, slope_of_loss
 
 _ACCEPT = 0.1  # η above
-_NEWTON_STEPS = 25
+_NEWTON_STEPS = 12
+_QUICK, _SLOW = 3, 6  # Newton steps after which σ may grow by 5, by 2
+_POLISHING_STEPS = 6
+_WORTHWHILE = 0.2  # share of a face's step below which its face is far from the optimum's
 _LINE_SEARCH_STEPS = 12
 _SLOPE_LEFT = 0.2  # the line search may leave this share of the first slope
 _FAILURES = 4
@@ -47,6 +51,8 @@ class SemismoothNewton:
             n_newton = self._proximal_step()
             failures += n_newton is None
             self._adapt(n_newton)
+            if n_newton is not None and n_newton <= _QUICK and self.gap > target:
+                self._polish()
         return True
 
     def _accept(self, beta: NDArray[np.float64]) -> None:
@@ -89,6 +95,18 @@ class SemismoothNewton:
         self._accept(old_beta)
         return False
 
+    def _polish(self) -> None:
+        """Newton on the face itself, until a full step has found its best point or the dual no longer rises."""
+        for _ in range(_POLISHING_STEPS):
+            state = self.working.state
+            if not 0 < state.n_free <= LARGEST_FACTOR:
+                return
+            face = FreeFace.of(state, self.working.features, self.n_classes, np.float64)
+            share, moved = step_on_the_face(state, face, self.working.weight)
+            self.beta = moved.beta
+            if not self._accept_if_better() or not _WORTHWHILE <= share < 1.0 or self.expired():
+                return
+
     def _evaluate(self) -> tuple[float, NDArray[np.float64]]:
         """φ_σ(W) and its gradient; β(W) is left in ``self.beta``."""
         state = self.working.state
@@ -122,9 +140,9 @@ class SemismoothNewton:
         """σ grows while Newton is quick, and shrinks after a failure."""
         if n_newton is None:
             self.sigma /= 10
-        elif n_newton <= 6:
+        elif n_newton <= _QUICK:
             self.sigma *= 5
-        elif n_newton <= 15:
+        elif n_newton <= _SLOW:
             self.sigma *= 2
         self.sigma = min(max(self.sigma, _SIGMA_RANGE[0] * self.unit), _SIGMA_RANGE[1] * self.unit)
 

@@ -1,0 +1,41 @@
+"""The last steps: Newton's method for the dual on the face where β lies, which is exact once the face is the optimum's.
+
+On a face the dual is a concave quadratic. With β ← β + Uᵀv its gradient along U becomes A(W) − U e_y − (A Aᵀ) v, so one
+linear system finds the maximum. A ratio test keeps β ≥ 0: a step that is cut short ends on a smaller face.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from dualview_plugin.solver.free_face import FreeFace
+from dualview_plugin.solver.simplex_state import SimplexState
+
+_RIDGE = 1e-10  # of the mean diagonal: duplicate points make the system singular
+_VANISHED = 1e-15  # of C
+
+
+def step_on_the_face(state: SimplexState, face: FreeFace, weight: NDArray[np.float64]) -> tuple[float, SimplexState]:
+    """The share of the full step that keeps β ≥ 0, and the state after it; 0 where the system is singular."""
+    gram = face.gram()
+    gram.flat[:: len(gram) + 1] += _RIDGE * np.trace(gram) / len(gram)
+    residual = face.apply(weight) - face.entries_at(state.classes[face.points, 0])
+    try:
+        factor = cho_factor(gram.T, lower=False, overwrite_a=True, check_finite=False)
+    except LinAlgError:
+        return 0.0, state
+    change = face.change_of_beta(cho_solve(factor, residual, check_finite=False), state)
+    shrinking = change < 0
+    share = min(1.0, float(np.min(-state.beta[shrinking] / change[shrinking], initial=1.0)))
+    return share, SimplexState(state.classes, _moved(state, share * change), state.count, state.C)
+
+
+def _moved(state: SimplexState, change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """β + change, without what rounding leaves: below zero, or of a row's sum, which its largest entry takes."""
+    beta = state.beta + change
+    beta[beta < _VANISHED * state.C] = 0.0
+    rows = np.flatnonzero(change.any(axis=1))
+    beta[rows, beta[rows].argmax(axis=1)] += state.C - beta[rows].sum(axis=1)
+    return beta

@@ -1,0 +1,117 @@
+"""Newton's pieces against dense linear algebra: the system in each of its three forms, and the step on a face."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dualview_plugin.solver import newton_system, solve_crammer_singer
+from dualview_plugin.solver.face_step import step_on_the_face
+from dualview_plugin.solver.free_face import FreeFace
+from dualview_plugin.solver.simplex_state import SimplexState
+
+N_TRAIN, N_FEATURES, C = 23, 7, 0.7
+
+
+def random_state(n_classes: int, rng: np.random.Generator) -> SimplexState:
+    """Points with one to all classes active, some of them without mass."""
+    state = SimplexState.cold(rng.integers(0, n_classes, N_TRAIN), C, n_classes)
+    state.make_room(n_classes - 1, n_classes)
+    for i in range(N_TRAIN):
+        others = rng.permutation(np.delete(np.arange(n_classes), state.classes[i, 0]))
+        size = state.count[i] = rng.integers(1, n_classes + 1)
+        state.classes[i, 1:size] = others[: size - 1]
+        mass = rng.exponential(size=size) * (rng.random(size) < 0.7)
+        mass[0] += mass.sum() == 0
+        state.beta[i, :size] = C * mass / mass.sum()
+    return state
+
+
+def dense_directions(state: SimplexState, face: FreeFace, features: np.ndarray, n_classes: int) -> np.ndarray:
+    """u_f φ_fᵀ of every free direction as a row of n_classes · n_features numbers."""
+    rows = [np.outer(u, features[i]) for u, i in zip(face.basis.toarray(), face.points, strict=True)]
+    return np.reshape(rows, (face.n_free, n_classes * N_FEATURES))
+
+
+@pytest.mark.parametrize("n_classes", [3, 67])
+def test_the_basis_spans_the_changes_that_keep_the_sum(n_classes):
+    rng = np.random.default_rng(0)
+    state, features = random_state(n_classes, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
+    face = FreeFace.of(state, features, n_classes, np.float64)
+    basis = face.basis.toarray()
+    assert face.n_free == state.n_free > 0
+    for i in range(N_TRAIN):
+        own = basis[face.points == i]
+        assert len(own) == (state.beta[i] > 0).sum() - 1
+        np.testing.assert_allclose(own @ own.T, np.eye(len(own)), atol=1e-14)
+        np.testing.assert_allclose(own.sum(axis=1), 0, atol=1e-14)
+        massless = np.setdiff1d(np.arange(n_classes), state.classes[i][state.beta[i] > 0])
+        assert not own[:, massless].any()
+
+
+@pytest.mark.parametrize("n_classes", [3, 67])
+@pytest.mark.parametrize(
+    ("form", "tolerance"), [("_on_the_face", 1e-9), ("_on_the_weights", 1e-9), ("_by_conjugate_gradients", 2e-2)]
+)
+@pytest.mark.parametrize("sigma", [0.3, 50.0])
+def test_every_form_solves_the_dense_system(n_classes, form, tolerance, sigma):
+    rng = np.random.default_rng(1)
+    state, features = random_state(n_classes, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
+    face = FreeFace.of(state, features, n_classes, np.float64)
+    a = dense_directions(state, face, features, n_classes)
+    gradient = rng.normal(size=(n_classes, N_FEATURES))
+    found = getattr(newton_system, form)(face, sigma, gradient)
+    residual = found.ravel() + sigma * a.T @ (a @ found.ravel()) + gradient.ravel()
+    assert np.linalg.norm(residual) <= tolerance * np.linalg.norm(gradient)
+
+
+def test_large_systems_are_solved_by_conjugate_gradients(monkeypatch):
+    """The whole solve, with every Newton system beyond the size that is factored."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 4, 101)
+    features = rng.normal(size=(101, 11)) + rng.normal(size=(4, 11))[labels]
+    reference = solve_crammer_singer(features, labels, 3.0, method="qp")
+    calls = []
+    inexact = newton_system._by_conjugate_gradients
+    monkeypatch.setattr(newton_system, "LARGEST_FACTOR", 0)
+    monkeypatch.setattr(newton_system, "_by_conjugate_gradients", lambda *args: calls.append(1) or inexact(*args))
+    solution = solve_crammer_singer(features, labels, 3.0, method="newton")
+    assert calls
+    assert solution.converged
+    np.testing.assert_allclose(solution.weight, reference.weight, atol=1e-2 * np.abs(reference.weight).max())
+    assert solution.primal_objective == pytest.approx(reference.primal_objective, rel=2e-6)
+
+
+def test_a_full_step_makes_the_gradient_vanish_on_the_face():
+    rng = np.random.default_rng(3)
+    state, features = interior_state(rng), np.eye(5, N_FEATURES) + 0.1 * rng.normal(size=(5, N_FEATURES))
+    face = FreeFace.of(state, features, 3, np.float64)
+    share, moved = step_on_the_face(state, face, state.weight(features, 3))
+    assert share == 1.0
+    weight = moved.weight(features, 3)
+    gradient = features @ weight.T + 1 - np.eye(3)[moved.classes[:, 0]]
+    np.testing.assert_allclose(gradient - gradient.mean(axis=1, keepdims=True), 0, atol=1e-7)
+    assert moved.dual_objective(weight) > state.dual_objective(state.weight(features, 3))
+
+
+def interior_state(rng: np.random.Generator) -> SimplexState:
+    """Room for every multiplier: for nearly orthogonal points the optimum on the face is inside it."""
+    state = SimplexState.cold(rng.integers(0, 3, 5), 100.0, 3)
+    state.make_room(2, 3)
+    state.count[:] = 3
+    for i in range(5):
+        state.classes[i, 1:] = np.delete(np.arange(3), state.classes[i, 0])
+        state.beta[i, :3] = 100.0 * np.array([0.98, 0.01, 0.01])
+    return state
+
+
+def test_a_step_stops_where_a_multiplier_would_turn_negative():
+    rng = np.random.default_rng(4)
+    state, features = random_state(4, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
+    face = FreeFace.of(state, features, 4, np.float64)
+    share, moved = step_on_the_face(state, face, state.weight(features, 4))
+    assert 0 < share < 1
+    assert moved.beta.min() == 0
+    assert moved.n_free < state.n_free
+    np.testing.assert_allclose(moved.beta.sum(axis=1), C, rtol=1e-12)
+    assert moved.dual_objective(moved.weight(features, 4)) >= state.dual_objective(state.weight(features, 4))
