@@ -30,16 +30,18 @@ from benchmarks import datasets
 from benchmarks.networks import PaperCNN
 from benchmarks.record import environment, write_json
 from benchmarks.training import Recipe, trained
-from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver import active_set, solve_crammer_singer
 from dualview_plugin.solver.problem import make_problem
 from dualview_plugin.solver.solution import certify
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(tempfile.gettempdir()) / "dualview_solver_benchmark"
 DATA = datasets.DEFAULT_ROOT
+GROWTH = (7_500, 15_000, 30_000)  # training points; "mnist" has 60,000
 CONSTANTS = {
     "mnist": [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0],
     "mnist-2-epochs": [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0],
+    **{f"mnist-{n}": [1e-3, 1.0] for n in GROWTH},
     "relu": [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0],
     "classes200": [1e-3],
     "classes1000": [1e-5, 1e-4, 1e-3],
@@ -47,14 +49,14 @@ CONSTANTS = {
 SEED, TOL = 0, 1e-6
 
 
-def mnist_features(epochs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised penultimate features of the paper's CNN on 60,000 digits, without its dead units."""
+def mnist_features(epochs: int, n_train: int = 60_000) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised penultimate features of the paper's CNN on the first digits, without its dead units."""
     import torch
 
     data = datasets.load("mnist", DATA)
     model = trained(PaperCNN, data.train, Recipe(epochs=epochs), name="mnist-standard", seed=SEED)
     body = torch.nn.Sequential(*list(model)[:-1])
-    images, labels = data.train.tensors
+    images, labels = (tensor[:n_train] for tensor in data.train.tensors)
     with torch.no_grad():
         features = torch.cat([body(block) for block in images.split(1000)]).numpy()
     return standardised(features), labels.numpy()
@@ -91,6 +93,7 @@ def standardised(features: np.ndarray) -> np.ndarray:
 MAKERS = {
     "mnist": partial(mnist_features, 12),
     "mnist-2-epochs": partial(mnist_features, 2),
+    **{f"mnist-{n}": partial(mnist_features, 12, n) for n in GROWTH},
     "relu": relu_features,
     "classes200": lambda: many_classes(200, 256),
     "classes1000": lambda: many_classes(1000, 512),
@@ -134,15 +137,26 @@ def run_liblinear(features: np.ndarray, labels: np.ndarray, C: float) -> dict[st
     return {"seconds": seconds, "gap": solution.duality_gap, "support": len(support)}
 
 
-def peak_memory(case: str, C: float, limit: float) -> float:
-    """In a fresh process: (peak while solving − peak with the features loaded) / size of the features."""
+def profile(case: str, C: float, limit: float) -> tuple[float, float]:
+    """In a fresh process: (peak while solving − peak with the features loaded) / size of the features; screens' share.
+
+    The share of the time that the screens take is what running them elsewhere, on a GPU, could save at most.
+    """
     features, labels = load(case)
     warnings.simplefilter("ignore")
     solve_crammer_singer(features[:2000], labels[:2000], C, n_classes=int(labels.max()) + 1, max_iter=2)  # kernels
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
-    before = peak_of_process()
-    run_ours(features, labels, C, limit)
-    return (peak_of_process() - before) / features.nbytes
+    before, in_screens, screen = peak_of_process(), [], active_set.screen
+
+    def timed_screen(*args: object, **options: object) -> object:
+        started = time.perf_counter()
+        result = screen(*args, **options)
+        in_screens.append(time.perf_counter() - started)
+        return result
+
+    active_set.screen = timed_screen
+    seconds = run_ours(features, labels, C, limit)["seconds"]
+    return (peak_of_process() - before) / features.nbytes, sum(in_screens) / seconds
 
 
 def peak_of_process() -> int:
@@ -166,7 +180,7 @@ def measure(case: str, C: float, args: argparse.Namespace) -> dict[str, object]:
     for name, runs in (("ours", ours), ("liblinear", theirs)):
         row[name] = median_run([run for run in runs if run])
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        row["memory"] = pool.submit(peak_memory, case, C, args.limit).result()
+        row["memory"], row["screens"] = pool.submit(profile, case, C, args.limit).result()
     return row
 
 
@@ -190,8 +204,8 @@ def write(rows: list[dict], path: Path) -> None:
 
 def tabulate(rows: list[dict], path: Path) -> None:
     lines = [
-        "| case | C | ours: s / gap / support | liblinear: s / gap / support | faster | memory / features |",
-        "|---" * 6 + "|",
+        "| case | C | ours: s / gap / support | liblinear: s / gap / support | faster | memory / features | screens |",
+        "|---" * 7 + "|",
     ]
     for row in rows:
         cells = [
@@ -199,7 +213,9 @@ def tabulate(rows: list[dict], path: Path) -> None:
             for run in (row["ours"], row["liblinear"])
         ]
         ratio = f"{row['liblinear']['seconds'] / row['ours']['seconds']:.1f} ×" if row["liblinear"] else ""
-        lines.append(f"| {row['case']} | {row['C']:g} | {cells[0]} | {cells[1]} | {ratio} | {row['memory']:.1f} |")
+        share = f"{100 * row['screens']:.0f} %" if "screens" in row else ""
+        start = f"| {row['case']} | {row['C']:g} | {cells[0]} | {cells[1]} "
+        lines.append(f"{start}| {ratio} | {row['memory']:.1f} | {share} |")
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -209,7 +225,7 @@ def draw(rows: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    cases = [case for case in CONSTANTS if sum(row["case"] == case for row in rows) > 1]
+    cases = [case for case in CONSTANTS if sum(row["case"] == case for row in rows) > 2]
     figure, axes = plt.subplots(2, len(cases), figsize=(4 * len(cases), 5), sharex="col", squeeze=False)
     for column, case in enumerate(cases):
         for name, style in (("ours", "o-"), ("liblinear", "s--")):
@@ -219,6 +235,27 @@ def draw(rows: list[dict], path: Path) -> None:
         axes[0, column].set(title=case, ylabel="seconds")
         axes[1, column].set(xlabel="C", ylabel="relative duality gap")
     axes[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def draw_growth(rows: list[dict], path: Path) -> None:
+    """Seconds over the number of training points, at fixed C."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    cases = ["mnist", *(f"mnist-{n}" for n in GROWTH)]
+    figure, axes = plt.subplots(figsize=(5, 3.5))
+    for C, colour in ((1e-3, "tab:blue"), (1.0, "tab:orange")):
+        chosen = sorted((r for r in rows if r["case"] in cases and r["C"] == C), key=lambda row: row["shape"][0])
+        for name, style in (("ours", "o-"), ("liblinear", "s--")):
+            done = [row for row in chosen if row[name]]
+            n_train, seconds = [row["shape"][0] for row in done], [row[name]["seconds"] for row in done]
+            axes.loglog(n_train, seconds, style, color=colour, label=f"{name}, C = {C:g}")
+    axes.set(xlabel="training points", ylabel="seconds", title="features of the paper's CNN on MNIST")
+    axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
@@ -247,6 +284,7 @@ def main() -> None:
             print(json.dumps(row), flush=True)
     tabulate(rows, path.with_name("solver_table.md"))
     draw(rows, path.with_suffix(".png"))
+    draw_growth(rows, path.with_name("solver_growth.png"))
 
 
 if __name__ == "__main__":
