@@ -21,6 +21,8 @@ _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spar
 _INNER_SHARE = 0.1  # the working set is solved to this share of the global gap
 _NEW_PER_SCREEN = 4
 _PASSES, _PASSES_BEFORE_NEWTON = 400, 200
+_SETTLED = 1e-2  # below this relative gap,
+_SMALL_FACE = 600  # Newton's systems of up to this dimension cost less than a few passes
 _CRAWL = 0.3  # a round of descent that leaves more than this share of the gap is the last
 _FIRST_SIGMA = 100.0
 
@@ -35,6 +37,7 @@ class ActiveSetSolver:
         self.rng = np.random.default_rng(seed)
         self.weight = state.weight(problem.features, problem.n_classes)
         self.newton, self.sigma, self.last_gap = method == "newton", 0.0, np.inf
+        self.gave_up = False
         self.threshold, self.result = 1e-3, ScreenResult(np.inf, 0.0, 0, 0)
 
     def solve(self) -> int:
@@ -77,12 +80,17 @@ class ActiveSetSolver:
     def _solve_working_set(self, n_iter: int) -> None:
         rows = np.flatnonzero(self.state.count > 1)
         working = WorkingSet(self.problem, self.state, self.weight, rows)
+        self.newton = self.newton or self._newton_is_cheap(working)
         target = self.result.gap * (_INNER_SHARE if n_iter > 1 else 0.2 * _INNER_SHARE)
         if not self.newton:
             self._descend(working, target)
         if self.newton and len(rows):
             self._newton(working)
         self.state.put(rows, working.state)
+
+    def _newton_is_cheap(self, working: WorkingSet) -> bool:
+        small = self.result.relative_gap < _SETTLED and working.state.n_free <= _SMALL_FACE
+        return self.method == "auto" and not self.gave_up and small
 
     def _descend(self, working: WorkingSet, target: float) -> None:
         """Coordinate descent; where its passes no longer pay, "auto" turns to Newton."""
@@ -101,3 +109,4 @@ class ActiveSetSolver:
         goal = max(0.3 * self.monitor.tol * self.result.primal, 1e-3 * self.result.gap)
         solved = newton.solve(goal, 1 if unfinished else 60)
         self.sigma, self.newton, self.last_gap = newton.sigma, solved or self.method == "newton", np.inf
+        self.gave_up = not solved

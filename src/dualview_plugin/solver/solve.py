@@ -51,7 +51,8 @@ def solve_crammer_singer(
         max_iter: Most screens of the training set.
         warm_start: A solution for the same features and labels, usually at another C, to start from.
         method: "cd" is coordinate descent; "newton" the semismooth-Newton proximal-point method; "auto" descends, and
-            turns to Newton where descent crawls; "qp" is the quadratic program through qpsolvers: slow, a reference.
+            turns to Newton where descent crawls or Newton's systems are small; "qp" is the quadratic program through
+            qpsolvers: slow, a reference.
         fit_intercept: Appends the constant feature 1. Its weight is returned as ``intercept``, and is regularised like
             any other. Its share of a logit is Σ_i α_ic · 1: logits are complete with the kernel ⟨φ_i, φ⟩ + 1.
         callback: Called after every screen with a ``SolverProgress``; returning True stops the solve.
