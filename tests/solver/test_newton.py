@@ -115,3 +115,15 @@ def test_a_step_stops_where_a_multiplier_would_turn_negative():
     assert moved.n_free < state.n_free
     np.testing.assert_allclose(moved.beta.sum(axis=1), C, rtol=1e-12)
     assert moved.dual_objective(moved.weight(features, 4)) >= state.dual_objective(state.weight(features, 4))
+
+
+def test_auto_finishes_with_newton_where_the_face_is_small():
+    """Descent alone stops just below the tolerance; Newton on the face of the optimum goes on to rounding."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 5, 503)
+    features = rng.normal(size=(503, 13)) + 2 * rng.normal(size=(5, 13))[labels]
+    gaps = {
+        method: solve_crammer_singer(features, labels, 1.0, tol=1e-6, method=method).duality_gap
+        for method in ("cd", "auto")
+    }
+    assert gaps["auto"] < 1e-9 < gaps["cd"] <= 1e-6
