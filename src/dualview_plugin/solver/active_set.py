@@ -21,8 +21,9 @@ _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spar
 _INNER_SHARE = 0.1  # the working set is solved to this share of the global gap
 _NEW_PER_SCREEN = 4
 _PASSES, _PASSES_BEFORE_NEWTON = 400, 200
-_SETTLED = 1e-2  # below this relative gap,
-_SMALL_FACE = 600  # Newton's systems of up to this dimension cost less than a few passes
+_SETTLED = 1e-2  # below this relative gap, and
+_FIRM_MARGIN = 0.05  # above this hardness,
+_SMALL_FACE = 600  # Newton's systems of up to this dimension cost less than the passes that descent would need
 _CRAWL = 0.3  # a round of descent that leaves more than this share of the gap is the last
 _FIRST_SIGMA = 100.0
 
@@ -89,8 +90,9 @@ class ActiveSetSolver:
         self.state.put(rows, working.state)
 
     def _newton_is_cheap(self, working: WorkingSet) -> bool:
-        small = self.result.relative_gap < _SETTLED and working.state.n_free <= _SMALL_FACE
-        return self.method == "auto" and not self.gave_up and small
+        if self.method != "auto" or self.gave_up or self.problem.hardness < _FIRM_MARGIN:
+            return False
+        return self.result.relative_gap < _SETTLED and working.state.n_free <= _SMALL_FACE
 
     def _descend(self, working: WorkingSet, target: float) -> None:
         """Coordinate descent; where its passes no longer pay, "auto" turns to Newton."""
