@@ -12,6 +12,9 @@ from dualview_plugin.solver.solution import CrammerSingerSolution
 from dualview_plugin.solver.solve import solve_crammer_singer
 from dualview_plugin.validation import check_positive
 
+_HARD = 20.0  # C · mean ‖φ_i‖² from which on warm starts were slower: measured on MNIST's penultimate features
+_AT_BOUND = 1 - 1e-9
+
 
 def solve_path(
     features: NDArray[np.floating],
@@ -27,7 +30,10 @@ def solve_path(
     show_progress: bool = False,
     seed: int = 0,
 ) -> list[CrammerSingerSolution]:
-    """One solution per C, in the order of ``Cs``; solved from the smallest C up, each warm-started from the one before.
+    """One solution per C, in the order of ``Cs``; solved from the smallest C up, warm-started where that pays.
+
+    For hard margins a start from a neighbour's multipliers takes longer than none, unless none of them is at its bound:
+    there the neighbour's solution is the next one's too.
 
     Args:
         features: As for ``solve_crammer_singer``, like every argument that is not listed here.
@@ -48,7 +54,7 @@ def solve_path(
     Raises:
         InvalidTypeError, InvalidValueError: an argument breaks its constraint; all C are checked before any work.
 
-    Cost: at most that of the single solves; the hard ends of a path gain from their neighbours.
+    Cost: about that of the single solves; less where neighbours are close or share a solution.
 
     Example:
         >>> import numpy as np
@@ -69,7 +75,7 @@ def solve_path(
             n_classes=n_classes,
             tol=tol,
             max_iter=max_iter,
-            warm_start=previous,
+            warm_start=previous if previous is not None and _pays(previous, features, C) else None,
             method=method,
             fit_intercept=fit_intercept,
             time_limit=time_limit,
@@ -77,3 +83,11 @@ def solve_path(
             seed=seed,
         )
     return [solved[C] for C in constants]
+
+
+def _pays(neighbour: CrammerSingerSolution, features: NDArray[np.floating], C: float) -> bool:
+    """Whether to start from the neighbour at a smaller C."""
+    hardness = C * float(np.einsum("ij,ij->i", features, features, dtype=np.float64).mean())
+    if hardness <= _HARD or not neighbour.n_support:
+        return True
+    return bool(neighbour.sparse_dual_coef.max() < _AT_BOUND * neighbour.C)
