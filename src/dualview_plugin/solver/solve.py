@@ -76,7 +76,8 @@ def solve_crammer_singer(
     Differs: the model has no intercept (as in the source); with ``fit_intercept`` the intercept is regularised.
 
     Cost: time O(n_train · n_features · n_classes) per screen, and O(n_features) per active class and step between
-    screens; memory: the features, a float32 copy of them if they are float64, and O(active classes) beside it.
+    screens; memory: the features, a float32 copy of them if they are float64, and O(active classes) beside it; with
+    Newton's method a square system of at most 5,000 dimensions, and the features of the free points.
 
     Example:
         >>> import numpy as np
