@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from benchmarks.explainers import LAYER, make_explainer, options
+from benchmarks.explainers import CLASSES, LAYER, options
 from dualview_plugin import DataAttribution, DualView
 
 DV_AS_DUALDA = "DV (as DualDA)"
@@ -109,16 +109,9 @@ class Ours(Contestant):
         self.keeps, self.note = _KEEPS[name], _NOTES.get(name, "")
 
     def fit(self) -> None:
-        if self.method == DV_AS_DUALDA:
-            explainer: DataAttribution = DualView(
-                self.case.network,
-                LAYER,
-                self.case.train,
-                show_progress=False,
-                **our_options(self.method, self.case.data_name),
-            )
-        else:
-            explainer = make_explainer(self.method, self.case.data_name, self.case.network, self.case.train)
+        kind = DualView if self.method == DV_AS_DUALDA else CLASSES[self.method]
+        chosen = our_options(self.method, self.case.data_name)
+        explainer = kind(self.case.network, LAYER, self.case.train, show_progress=False, **chosen)
         self.explainer = explainer.fit()
 
     def explain(self) -> Tensor:

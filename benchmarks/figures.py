@@ -5,7 +5,6 @@ python -m benchmarks.figures --data mnist
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,40 +13,32 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import datasets
+from benchmarks.arguments import common_parser, setting_name
 from benchmarks.explainers import CLASSES, make_explainer
-from benchmarks.record import RESULTS, read_json
+from benchmarks.record import read_json
 from benchmarks.table2 import CURVE_POINTS
-from benchmarks.training import CHECKPOINTS
 from benchmarks.worlds import POISONED_FRACTION, SETTINGS, World, make_world
 from dualview_plugin import PairwiseRelevance, plot_pairwise_relevance, plot_poisoning_curves, plot_training_points
 
 
 def main(arguments: Iterable[str] | None = None) -> list[Path]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=("mnist", "cifar10", "digits"), default="mnist")
-    parser.add_argument("--root", default=datasets.DEFAULT_ROOT, help="the folder with MNIST/ and cifar10/")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--narrow", action="store_true", help="CIFAR-10: the narrow ResNet that a CPU can train")
+    parser = common_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     chosen = parser.parse_args(None if arguments is None else list(arguments))
 
-    suffix = "-narrow" if chosen.narrow else ""
+    setting = setting_name(chosen)
     data = datasets.load(chosen.data, chosen.root)
     options = {"seed": chosen.seed, "n_test": 2000, "device": chosen.device, "checkpoints": chosen.checkpoints}
-    standard, marked = (
-        make_world(name, data, SETTINGS[chosen.data + suffix], **options) for name in ("standard", "marked")
-    )
+    standard, marked = (make_world(name, data, SETTINGS[setting], **options) for name in ("standard", "marked"))
     figures = {"figure1-2": strongest_points(standard, data)}
     if len(marked.x_test):
         figures["figure4"] = pixel_evidence(marked, data)
-    results = read_json(f"table2-{chosen.data}{suffix}", chosen.results)
+    results = read_json(f"table2-{setting}", chosen.results)
     if results is not None:
         figures["figure3"] = poisoning_curves(results["rows"], chosen.data, chosen.seed)
     paths = []
     for name, figure in figures.items():
-        paths.append(chosen.results / f"{name}-{chosen.data}{suffix}.png")
+        paths.append(chosen.results / f"{name}-{setting}.png")
         figure.savefig(paths[-1], dpi=90)
     return paths
 

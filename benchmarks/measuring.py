@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.contestants import Case, Contestant, Ours
+from benchmarks.memory import forget_peak, peak_mib, used_mib
 from benchmarks.neighbours import NEIGHBOURS
 from dualview_plugin.errors import ConvergenceWarning
 
@@ -133,22 +134,16 @@ class Meter:
         if self.cuda:
             return torch.cuda.memory_allocated() / 2**20 - self.base
         ctypes.CDLL(None).malloc_trim(0)
-        return _status("VmRSS") - self.base
+        return used_mib() - self.base
 
     def _forget_peak(self) -> None:
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
         else:
-            Path("/proc/self/clear_refs").write_text("5")
+            forget_peak()
 
     def _peak(self) -> float:
-        return torch.cuda.max_memory_allocated() / 2**20 if self.cuda else _status("VmHWM")
-
-
-def _status(field: str) -> float:
-    """A field of the process's status in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+        return torch.cuda.max_memory_allocated() / 2**20 if self.cuda else peak_mib()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import datasets
+from benchmarks.memory import forget_peak, peak_mib
 from benchmarks.networks import PaperCNN
 from benchmarks.record import environment, write_json
 from benchmarks.training import Recipe, trained
@@ -145,8 +146,8 @@ def profile(case: str, C: float, limit: float) -> tuple[float, float]:
     features, labels = load(case)
     warnings.simplefilter("ignore")
     solve_crammer_singer(features[:2000], labels[:2000], C, n_classes=int(labels.max()) + 1, max_iter=2)  # kernels
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
-    before, in_screens, screen = peak_of_process(), [], active_set.screen
+    forget_peak()
+    before, in_screens, screen = peak_mib(), [], active_set.screen
 
     def timed_screen(*args: object, **options: object) -> object:
         started = time.perf_counter()
@@ -156,13 +157,7 @@ def profile(case: str, C: float, limit: float) -> tuple[float, float]:
 
     active_set.screen = timed_screen
     seconds = run_ours(features, labels, C, limit)["seconds"]
-    return (peak_of_process() - before) / features.nbytes, sum(in_screens) / seconds
-
-
-def peak_of_process() -> int:
-    """The largest resident memory since the last reset, in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    return (peak_mib() - before) * 2**20 / features.nbytes, sum(in_screens) / seconds
 
 
 def measure(case: str, C: float, args: argparse.Namespace) -> dict[str, object]:

@@ -7,7 +7,6 @@ Resumable: a C that ``results/sparsity-<data>.json`` holds is not solved again.
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -22,10 +21,10 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks import datasets
+from benchmarks.arguments import common_parser, setting_name
 from benchmarks.explainers import LAYER
-from benchmarks.record import RESULTS, read_json, write_csv, write_json
+from benchmarks.record import read_json, write_csv, write_json
 from benchmarks.table2 import evaluated
-from benchmarks.training import CHECKPOINTS
 from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
 from dualview_plugin import DualView, solve_crammer_singer, solve_path
 from dualview_plugin.errors import ConvergenceWarning
@@ -35,21 +34,15 @@ Row = dict[str, Any]
 
 
 def main(arguments: Iterable[str] | None = None) -> list[Row]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=("mnist", "cifar10", "digits"), default="mnist")
-    parser.add_argument("--root", default=datasets.DEFAULT_ROOT, help="the folder with MNIST/ and cifar10/")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--narrow", action="store_true", help="CIFAR-10: the narrow ResNet that a CPU can train")
+    parser = common_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-test", type=int, default=2000, help="test points that are explained")
     parser.add_argument("--constants", type=float, nargs="+", default=DECADES, help="C to solve for, ascending")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for one fit; the gap is in the table")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     chosen = parser.parse_args(None if arguments is None else list(arguments))
 
-    setting = SETTINGS[chosen.data + ("-narrow" if chosen.narrow else "")]
-    name = f"sparsity-{chosen.data}" + ("-narrow" if chosen.narrow else "")
+    setting = SETTINGS[setting_name(chosen)]
+    name = f"sparsity-{setting_name(chosen)}"
     stored = read_json(name, chosen.results) or {}
     settings: Row = {"seed": chosen.seed, "n_test": chosen.n_test, "network": setting.label}
     settings |= {"recipe": asdict(setting.recipe), "time_limit": chosen.time_limit}
@@ -69,7 +62,7 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
         rows.append(row)
         rows.sort(key=lambda row: row["C"])
         write_json(name, {"settings": settings, "rows": rows}, chosen.results)
-    path_seconds = None if fresh or "path_seconds" not in stored else stored["path_seconds"]
+    path_seconds = None if fresh else stored.get("path_seconds")
     if path_seconds is None or missing:
         explainer = fit(worlds["standard"], chosen.constants[0])
         path_seconds = _path_seconds(explainer, chosen.constants, chosen.time_limit)

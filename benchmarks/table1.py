@@ -22,11 +22,11 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import datasets, measuring
+from benchmarks.arguments import common_parser, setting_name
 from benchmarks.contestants import OURS, Case, our_options
 from benchmarks.measuring import Job
 from benchmarks.neighbours import INSTALL, NEIGHBOURS
-from benchmarks.record import RESULTS, environment, read_json, write_csv, write_json
-from benchmarks.training import CHECKPOINTS
+from benchmarks.record import environment, read_json, write_csv, write_json
 from benchmarks.worlds import SETTINGS, make_world
 
 Row = dict[str, Any]
@@ -54,11 +54,6 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
         print(as_markdown(present))
         print(ratios_as_markdown(ratios(present)))
     return rows
-
-
-def setting_name(chosen: argparse.Namespace) -> str:
-    """The key in SETTINGS."""
-    return f"{chosen.data}-narrow" if chosen.narrow else str(chosen.data)
 
 
 def wanted_settings(chosen: argparse.Namespace, n_train: int) -> list[Row]:
@@ -96,18 +91,12 @@ def make_case(chosen: argparse.Namespace, data: datasets.ImageData) -> Case:
 
 
 def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=("mnist", "cifar10", "digits"), default="mnist")
-    parser.add_argument("--root", default=datasets.DEFAULT_ROOT, help="the folder with MNIST/ and cifar10/")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--narrow", action="store_true", help="CIFAR-10: the narrow ResNet that a CPU can train")
+    parser = common_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the network's training")
     parser.add_argument("--fits", type=int, default=10)
     parser.add_argument("--n-explained", type=int, default=50)
     parser.add_argument("--budget", type=float, default=600, help="seconds a method, after which no fit is repeated")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     return parser.parse_args(None if arguments is None else list(arguments))
 
 

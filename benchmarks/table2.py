@@ -8,13 +8,11 @@ are kept in ``checkpoints/``.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import datasets
+from benchmarks.arguments import common_parser, setting_name
 from benchmarks.explainers import CLASSES, make_explainer, options
-from benchmarks.record import RESULTS, read_json, write_csv, write_json
-from benchmarks.training import CHECKPOINTS
+from benchmarks.record import read_json, write_csv, write_json
 from benchmarks.worlds import SETTINGS, WORLDS, Setting, World, make_world
 from dualview_plugin.errors import ConvergenceWarning
 
@@ -34,21 +32,15 @@ CURVE_POINTS = 601  # of a poisoning curve that are kept: enough to draw it
 
 
 def main(arguments: Iterable[str] | None = None) -> list[Row]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=("mnist", "cifar10", "digits"), default="mnist")
-    parser.add_argument("--root", default=datasets.DEFAULT_ROOT, help="the folder with MNIST/ and cifar10/")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--narrow", action="store_true", help="CIFAR-10: the narrow ResNet that a CPU can train")
+    parser = common_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--n-test", type=int, default=2000, help="test points that are explained")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--methods", nargs="+", choices=list(CLASSES), default=list(CLASSES))
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     chosen = parser.parse_args(None if arguments is None else list(arguments))
 
-    setting = SETTINGS[chosen.data + ("-narrow" if chosen.narrow else "")]
-    name = f"table2-{chosen.data}" + ("-narrow" if chosen.narrow else "")
+    setting = SETTINGS[setting_name(chosen)]
+    name = f"table2-{setting_name(chosen)}"
     stored = read_json(name, chosen.results)
     rows = [] if stored is None else [row for row in stored["rows"] if _is_current(row, chosen.data, setting)]
     data = datasets.load(chosen.data, chosen.root)

@@ -1,0 +1,27 @@
+"""The command line that the scripts on a data set share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks import datasets
+from benchmarks.record import RESULTS
+from benchmarks.training import CHECKPOINTS
+
+
+def common_parser(description: str | None) -> argparse.ArgumentParser:
+    """Which data, where they, results and checkpoints lie, and the device; a script adds its own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=("mnist", "cifar10", "digits"), default="mnist")
+    parser.add_argument("--root", default=datasets.DEFAULT_ROOT, help="the folder with MNIST/ and cifar10/")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--narrow", action="store_true", help="CIFAR-10: the narrow ResNet that a CPU can train")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
+    return parser
+
+
+def setting_name(chosen: argparse.Namespace) -> str:
+    """The key in SETTINGS, and the end of the names of result files."""
+    return f"{chosen.data}-narrow" if chosen.narrow else str(chosen.data)
