@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError
 
 from dualview_plugin.solver.free_face import FreeFace
+from dualview_plugin.solver.newton_system import solve_shifted
 from dualview_plugin.solver.simplex_state import SimplexState
 
 _RIDGE = 1e-10  # of the mean diagonal: duplicate points make the system singular
@@ -20,13 +21,12 @@ _VANISHED = 1e-15  # of C
 def step_on_the_face(state: SimplexState, face: FreeFace, weight: NDArray[np.float64]) -> tuple[float, SimplexState]:
     """The share of the full step that keeps β ≥ 0, and the state after it; 0 where the system is singular."""
     gram = face.gram()
-    gram.flat[:: len(gram) + 1] += _RIDGE * np.trace(gram) / len(gram)
     residual = face.apply(weight) - face.entries_at(state.classes[face.points, 0])
     try:
-        factor = cho_factor(gram.T, lower=False, overwrite_a=True, check_finite=False)
+        v = solve_shifted(gram, residual, _RIDGE * np.trace(gram) / len(gram))
     except LinAlgError:
         return 0.0, state
-    change = face.change_of_beta(cho_solve(factor, residual, check_finite=False), state)
+    change = face.change_of_beta(v, state)
     shrinking = change < 0
     share = min(1.0, float(np.min(-state.beta[shrinking] / change[shrinking], initial=1.0)))
     return share, SimplexState(state.classes, _moved(state, share * change), state.count, state.C)

@@ -32,7 +32,7 @@ def newton_direction(face: FreeFace, sigma: float, gradient: NDArray[np.float64]
 
 def _on_the_face(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
     system = sigma * face.gram()
-    v = _solve_shifted(system, face.apply(gradient))
+    v = solve_shifted(system, face.apply(gradient), 1.0)
     return np.asarray(sigma * face.apply_transposed(v) - gradient)
 
 
@@ -44,13 +44,17 @@ def _on_the_weights(face: FreeFace, sigma: float, gradient: NDArray[np.float64])
             block = face.block(first, second)
             if block is not None:
                 system[first, :, second, :] = sigma * block
-    solved = _solve_shifted(system.reshape(gradient.size, gradient.size), gradient.ravel())
+    solved = solve_shifted(system.reshape(gradient.size, gradient.size), gradient.ravel(), 1.0)
     return np.asarray(-solved.reshape(n_classes, n_features))
 
 
-def _solve_shifted(system: NDArray[np.floating], right: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Solves (I + system) x = right from the lower triangle of the system, which is overwritten."""
-    system.flat[:: len(system) + 1] += 1.0
+def solve_shifted(system: NDArray[np.floating], right: NDArray[np.floating], shift: float) -> NDArray[np.floating]:
+    """Solves (shift · I + system) x = right from the lower triangle of the system, which is overwritten.
+
+    Raises:
+        LinAlgError: the shifted system is not positive definite.
+    """
+    system.flat[:: len(system) + 1] += shift
     factor = cho_factor(system.T, lower=False, overwrite_a=True, check_finite=False)
     return np.asarray(cho_solve(factor, right, check_finite=False))
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.solver.solution import CrammerSingerSolution
 from dualview_plugin.solver.solve import solve_crammer_singer
+from dualview_plugin.solver.warm_start import AT_BOUND
 from dualview_plugin.validation import check_positive
 
 _HARD = 20.0  # C · mean ‖φ_i‖² from which on warm starts were slower: measured on MNIST's penultimate features
-_AT_BOUND = 1 - 1e-9
 
 
 def solve_path(
@@ -90,4 +90,4 @@ def _pays(neighbour: CrammerSingerSolution, features: NDArray[np.floating], C: f
     hardness = C * float(np.einsum("ij,ij->i", features, features, dtype=np.float64).mean())
     if hardness <= _HARD or not neighbour.n_support:
         return True
-    return bool(neighbour.sparse_dual_coef.max() < _AT_BOUND * neighbour.C)
+    return bool(neighbour.sparse_dual_coef.max() < AT_BOUND * neighbour.C)

@@ -11,7 +11,7 @@ from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem
 from dualview_plugin.solver.simplex_state import SimplexState
 from dualview_plugin.solver.solution import CrammerSingerSolution
 
-_AT_BOUND = 1 - 1e-9
+AT_BOUND = 1 - 1e-9  # share of C from which on a multiplier counts as at its bound
 
 
 def warm_state(problem: CrammerSingerProblem, solution: CrammerSingerSolution) -> SimplexState:
@@ -24,7 +24,7 @@ def warm_state(problem: CrammerSingerProblem, solution: CrammerSingerSolution) -
     state = SimplexState.cold(problem.labels, problem.C, problem.n_classes)
     alpha = csr_array(solution.sparse_dual_coef)
     own = np.asarray(alpha[np.arange(len(solution.support)), problem.labels[solution.support]])
-    bounded = own >= _AT_BOUND * solution.C
+    bounded = own >= AT_BOUND * solution.C
     scale = np.where(bounded | (own > problem.C), problem.C / own, 1.0)
     state.make_room(int(np.diff(alpha.indptr).max(initial=1)) - 1, problem.n_classes)
     _fill(state, solution.support, alpha, scale)
