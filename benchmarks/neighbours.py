@@ -87,7 +87,7 @@ class DattriRPS(Neighbour):
 
     modules = ("dattri",)
     matches = ("RPS",)
-    # MNIST: 192 s at 5,000 points on a core that other work shared; CIFAR-10's number is an estimate, not measured.
+    # Bounds, so that the run ends: its line search took minutes on one network and seconds on another.
     most: ClassVar[dict[str, int]] = {"mnist": 5_000, "cifar10": 2_000}
     keeps = "4*c*d"
     note = "goes through the training set again at each call for explanations"
