@@ -8,7 +8,7 @@ import pytest
 from dualview_plugin.solver import solve_crammer_singer
 from tests.solver.crammer_singer_oracle import blobs, dense_alpha
 
-FAST_METHODS = ("auto", "cd", "newton")
+FAST_METHODS = ("auto", "cd", "newton", "interior")
 
 
 @pytest.mark.parametrize("method", FAST_METHODS)

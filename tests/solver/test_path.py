@@ -12,7 +12,7 @@ from tests.solver.crammer_singer_oracle import assert_certified, blobs
 FEATURES, LABELS = blobs(149, 7, 5)
 
 
-@pytest.mark.parametrize("method", ["auto", "cd", "newton", "qp"])
+@pytest.mark.parametrize("method", ["auto", "cd", "newton", "interior", "qp"])
 def test_solutions_of_the_single_problems(method):
     Cs = [1.0, 1e-3, 0.03, 1.0]
     path = solve_path(FEATURES, LABELS, Cs, method=method)

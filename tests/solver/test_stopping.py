@@ -22,7 +22,7 @@ def test_max_iter_warns_with_its_figures():
     assert_certified(solution, FEATURES, LABELS, 0.1)
 
 
-@pytest.mark.parametrize("method", ["auto", "cd", "newton"])
+@pytest.mark.parametrize("method", ["auto", "cd", "newton", "interior"])
 def test_time_limit_returns_a_certified_solution(method):
     with pytest.warns(ConvergenceWarning, match="Raise time_limit"):
         solution = solve_crammer_singer(FEATURES, LABELS, 1.0, tol=1e-12, time_limit=1e-6, method=method)

@@ -15,7 +15,7 @@ FEATURES, LABELS = blobs(203, 7, 5)
 
 
 @pytest.mark.parametrize("C", [1e-3, 0.05, 0.1, 7.0])
-@pytest.mark.parametrize("method", ["auto", "cd", "newton"])
+@pytest.mark.parametrize("method", ["auto", "cd", "newton", "interior"])
 def test_same_optimum_from_another_c(C, method):
     first = solve_crammer_singer(FEATURES, LABELS, 0.1, tol=1e-10)
     warm = solve_crammer_singer(FEATURES, LABELS, C, tol=1e-10, warm_start=first, method=method)

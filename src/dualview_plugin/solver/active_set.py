@@ -11,6 +11,7 @@ from itertools import count
 import numpy as np
 
 from dualview_plugin.solver.coordinate_descent import WorkingSet, descend_until, first_epoch
+from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, InteriorPoint
 from dualview_plugin.solver.monitor import Monitor
 from dualview_plugin.solver.problem import CrammerSingerProblem
 from dualview_plugin.solver.screen import ScreenResult, screen
@@ -26,6 +27,7 @@ _FIRM_MARGIN = 0.05  # above this hardness,
 _SMALL_FACE = 600  # Newton's systems of up to this dimension cost less than the passes that descent would need
 _CRAWL = 0.3  # a round of descent that leaves more than this share of the gap is the last
 _FIRST_SIGMA = 100.0
+_CLEARING_PASSES = 6
 
 
 class ActiveSetSolver:
@@ -37,8 +39,8 @@ class ActiveSetSolver:
         self.problem, self.state, self.monitor, self.method = problem, state, monitor, method
         self.rng = np.random.default_rng(seed)
         self.weight = state.weight(problem.features, problem.n_classes)
-        self.newton, self.sigma, self.last_gap = method == "newton", 0.0, np.inf
-        self.gave_up = False
+        self.newton, self.sigma, self.last_gap = method in ("newton", "interior"), 0.0, np.inf
+        self.gave_up = self.crossed = False
         self.threshold, self.result = 1e-3, ScreenResult(np.inf, 0.0, 0, 0)
 
     def solve(self) -> int:
@@ -85,9 +87,29 @@ class ActiveSetSolver:
         target = self.result.gap * (_INNER_SHARE if n_iter > 1 else 0.2 * _INNER_SHARE)
         if not self.newton:
             self._descend(working, target)
-        if self.newton and len(rows):
+        interior = self.newton and len(rows) > 0 and self._interior_fits(working)
+        if self.newton and len(rows) and not interior:
             self._newton(working)
         self.state.put(rows, working.state)
+        if interior:
+            self._interior_point()
+
+    def _interior_fits(self, working: WorkingSet) -> bool:
+        """Whether to follow the central path, once: by request, or because β lies on a face larger than W."""
+        if self.crossed or self.method != "auto":
+            return self.method == "interior" and not self.crossed
+        size = self.problem.n_classes * self.problem.n_features
+        return size <= LARGEST_WEIGHT and (self.gave_up or working.state.n_free > size)
+
+    def _interior_point(self) -> None:
+        """Rounds of path following, and descent to clear away what its interior solution leaves on the lists."""
+        InteriorPoint(self.problem, self.state, self.monitor).solve(self.weight.copy(), self.result.gap)
+        self.weight[:] = self.state.weight(self.problem.features, self.problem.n_classes)
+        rows = np.flatnonzero(self.state.count > 1)
+        working = WorkingSet(self.problem, self.state, self.weight, rows)
+        descend_until(working, 0.0, self.rng, budget=_CLEARING_PASSES, expired=self.monitor.expired)
+        self.state.put(rows, working.state)
+        self.newton, self.last_gap, self.crossed = self.method == "interior", np.inf, True
 
     def _newton_is_cheap(self, working: WorkingSet) -> bool:
         if self.method != "auto" or self.gave_up or self.problem.hardness < _FIRM_MARGIN:

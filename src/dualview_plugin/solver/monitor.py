@@ -55,7 +55,7 @@ class Monitor:
         return time.perf_counter() - self._started
 
     def announce(self, what: str) -> None:
-        """Shows what takes the time before there is a gap to show."""
+        """Shows what takes the time where there is no new gap to show."""
         self._bar.set_postfix_str(what, refresh=True)
 
     def expired(self) -> bool:

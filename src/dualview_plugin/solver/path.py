@@ -42,7 +42,7 @@ def solve_path(
         n_classes: The number of classes; None: the largest label + 1.
         tol: Relative duality gap of each solution.
         max_iter: Most screens of each solution.
-        method: "auto", "cd", "newton" or "qp" ("qp" starts afresh every time).
+        method: "auto", "cd", "newton", "interior" or "qp" ("qp" starts afresh every time).
         fit_intercept: Appends the constant feature 1.
         time_limit: Seconds for each solution; None: no limit.
         show_progress: One bar per solution.

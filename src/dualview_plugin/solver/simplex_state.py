@@ -62,8 +62,12 @@ class SimplexState:
         return self.C * len(self.beta) - self.label_total - 0.5 * float(np.vdot(weight, weight))
 
     def make_room(self, n_new: int, n_classes: int) -> None:
-        """Forgets inactive classes, and doubles the capacity until every point has room for ``n_new`` more."""
+        """Forgets inactive classes, and sees to it that every point has room for ``n_new`` more."""
         drop_inactive(self.classes, self.beta, self.count)
+        self.widen(n_new, n_classes)
+
+    def widen(self, n_new: int, n_classes: int) -> None:
+        """Doubles the capacity until every point has room for ``n_new`` more classes; lists stay as they are."""
         needed = min(n_classes, int(self.count.max()) + n_new)
         while self.capacity < needed:
             wider = ((0, 0), (0, min(self.capacity, n_classes - self.capacity)))

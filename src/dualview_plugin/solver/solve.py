@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from dualview_plugin.errors import ConvergenceWarning
+from dualview_plugin.errors import ConvergenceWarning, InvalidValueError
 from dualview_plugin.solver.active_set import ActiveSetSolver
+from dualview_plugin.solver.interior_point import LARGEST_WEIGHT
 from dualview_plugin.solver.monitor import Callback, Monitor
 from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem, make_problem
 from dualview_plugin.solver.quadratic_program import solve_quadratic_program
@@ -17,7 +18,7 @@ from dualview_plugin.solver.solution import CrammerSingerSolution, certify
 from dualview_plugin.solver.warm_start import warm_state
 from dualview_plugin.validation import check_integer, check_option, check_positive
 
-METHODS = ("auto", "cd", "newton", "qp")
+METHODS = ("auto", "cd", "newton", "interior", "qp")
 
 
 def solve_crammer_singer(
@@ -48,11 +49,12 @@ def solve_crammer_singer(
         C: The weight of the margin violations, above 0, in units of 1 / (squared norm of a feature row).
         n_classes: The number of classes; None: the largest label + 1.
         tol: Relative duality gap (primal − dual) / primal to stop at.
-        max_iter: Most screens of the training set.
+        max_iter: Most rounds; a round screens the training set and solves on the points that compete.
         warm_start: A solution for the same features and labels, usually at another C, to start from.
-        method: "cd" is coordinate descent; "newton" the semismooth-Newton proximal-point method; "auto" descends, and
-            turns to Newton where descent crawls or Newton's systems are small; "qp" is the quadratic program through
-            qpsolvers: slow, a reference.
+        method: "cd" is coordinate descent; "newton" the semismooth-Newton proximal-point method; "interior" the
+            interior-point method, for n_classes · n_features of at most 6,000, finished by Newton; "auto" descends, and
+            where descent crawls turns to Newton, or to the interior point where classes overlap so much that more
+            multipliers are free than W has entries; "qp" is the quadratic program through qpsolvers: slow, a reference.
         fit_intercept: Appends the constant feature 1. Its weight is returned as ``intercept``, and is regularised like
             any other. Its share of a logit is Σ_i α_ic · 1: logits are complete with the kernel ⟨φ_i, φ⟩ + 1.
         callback: Called after every screen with a ``SolverProgress``; returning True stops the solve.
@@ -77,7 +79,8 @@ def solve_crammer_singer(
 
     Cost: time O(n_train · n_features · n_classes) per screen, and O(n_features) per active class and step between
     screens; memory: the features, a float32 copy of them if they are float64, and O(active classes) beside it; with
-    Newton's method a square system of at most 5,000 dimensions, and the features of the free points.
+    Newton's method a square system of at most 5,000 dimensions, and the features of the free points; with the interior
+    point one of n_classes · n_features dimensions, and the features of the points that compete in float64.
 
     Example:
         >>> import numpy as np
@@ -94,6 +97,7 @@ def solve_crammer_singer(
     if time_limit is not None:
         time_limit = check_positive(time_limit, "time_limit", OWNER)
     problem = make_problem(features, labels, C, n_classes=n_classes, fit_intercept=fit_intercept)
+    _check_size(problem, method)
     state = _first_state(problem, warm_start)
     if method == "qp":
         solution = certify(problem, *solve_quadratic_program(problem), tol=tol, n_iter=1)
@@ -103,6 +107,14 @@ def solve_crammer_singer(
         solution = certify(problem, *state.dual_coefficients(problem.n_classes), tol=tol, n_iter=n_iter)
     _warn_unless_converged(solution, tol, max_iter)
     return solution
+
+
+def _check_size(problem: CrammerSingerProblem, method: str) -> None:
+    size = problem.n_classes * problem.n_features
+    if method == "interior" and size > LARGEST_WEIGHT:
+        raise InvalidValueError(
+            "method", OWNER, f"another than 'interior' for n_classes · n_features above {LARGEST_WEIGHT}", size
+        )
 
 
 def _first_state(problem: CrammerSingerProblem, warm_start: CrammerSingerSolution | None) -> SimplexState:

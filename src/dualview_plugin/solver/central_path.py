@@ -1,0 +1,177 @@
+"""The central path on the lists of active classes: kernels of the interior-point method.
+
+With the slack s_ic = ξ_i − g_ic(W) > 0 of every active class, the points of the path satisfy for some μ > 0
+
+    β_ic s_ic = μ,    Σ_c β_ic = C,    W = αᵀΦ.
+
+Eliminating ξ and β from Newton's equations leaves, with D = β / s, one matrix per point on the changes of its g:
+
+    M_i = diag(D_i) − D_i D_iᵀ / Σ D_i = Σ_{a<b} (D_ia D_ib / Σ D_i) (e_a − e_b)(e_a − e_b)ᵀ
+
+the Laplacian of a complete graph on its active classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualview_plugin.solver.compiled import compiled
+
+_NEWTON_STEPS = 60
+
+
+@compiled
+def gradients_of_active(scores: NDArray[np.float64], count: NDArray[np.int32], g: NDArray[np.float64]) -> float:
+    """Fills g_ia = s_ia + 1 − [a is the label] − s_iy; returns Σ_i max_a g_ia."""
+    loss = 0.0
+    for i in range(len(count)):
+        g[i, 0], largest = 0.0, 0.0
+        for a in range(1, count[i]):
+            g[i, a] = scores[i, a] + 1.0 - scores[i, 0]
+            largest = max(largest, g[i, a])
+        loss += largest
+    return loss
+
+
+@compiled
+def central_point(
+    g: NDArray[np.float64],
+    count: NDArray[np.int32],
+    C: float,
+    mu: float,
+    beta: NDArray[np.float64],
+    level: NDArray[np.float64],
+) -> None:
+    """Fills ξ and β with β_ia (ξ_i − g_ia) = μ and Σ_a β_ia = C: Newton's iteration on ξ_i, monotone from below."""
+    for i in range(len(count)):
+        largest = g[i, 0]
+        for a in range(1, count[i]):
+            largest = max(largest, g[i, a])
+        above = mu / C
+        for _ in range(_NEWTON_STEPS):
+            total, slope = 0.0, 0.0
+            for a in range(count[i]):
+                share = 1.0 / (above + largest - g[i, a])
+                total += mu * share
+                slope += mu * share * share
+            step = (total - C) / slope
+            above += step
+            if step <= 1e-14 * above:
+                break
+        total = 0.0
+        for a in range(count[i]):
+            beta[i, a] = mu / (above + largest - g[i, a])
+            total += beta[i, a]
+        for a in range(count[i]):
+            beta[i, a] *= C / total
+        level[i] = above + largest
+
+
+@compiled
+def change_without_response(
+    beta: NDArray[np.float64],
+    slack: NDArray[np.float64],
+    product: NDArray[np.float64],
+    count: NDArray[np.int32],
+    mu: float,
+    change: NDArray[np.float64],
+    change_of_level: NDArray[np.float64],
+) -> None:
+    """Fills Δβ and Δξ as they are for ΔW = 0: with r = (μ − product) / s − β, Δξ = Σr / ΣD and Δβ = r − D Δξ."""
+    for i in range(len(count)):
+        stiffness, total = 0.0, 0.0
+        for a in range(count[i]):
+            change[i, a] = (mu - product[i, a]) / slack[i, a] - beta[i, a]
+            stiffness += beta[i, a] / slack[i, a]
+            total += change[i, a]
+        change_of_level[i] = total / stiffness
+        for a in range(count[i]):
+            change[i, a] -= beta[i, a] / slack[i, a] * change_of_level[i]
+
+
+@compiled
+def add_response(
+    beta: NDArray[np.float64],
+    slack: NDArray[np.float64],
+    count: NDArray[np.int32],
+    scores: NDArray[np.float64],
+    change: NDArray[np.float64],
+    change_of_level: NDArray[np.float64],
+    change_of_slack: NDArray[np.float64],
+) -> None:
+    """What a change of the scores adds: Δβ_i += M_i Δscores_i, and to Δξ the mean of Δg by D; fills Δs = Δξ − Δg."""
+    for i in range(len(count)):
+        stiffness, mean = 0.0, 0.0
+        for a in range(count[i]):
+            d = beta[i, a] / slack[i, a]
+            stiffness += d
+            mean += d * scores[i, a]
+        mean /= stiffness
+        change_of_level[i] += mean - scores[i, 0]
+        for a in range(count[i]):
+            change[i, a] += beta[i, a] / slack[i, a] * (scores[i, a] - mean)
+            change_of_slack[i, a] = change_of_level[i] - (scores[i, a] - scores[i, 0])
+
+
+@compiled
+def longest_step(values: NDArray[np.float64], change: NDArray[np.float64], count: NDArray[np.int32]) -> float:
+    """The largest t with values + t · change ≥ 0 on the lists."""
+    longest = np.inf
+    for i in range(len(count)):
+        for a in range(count[i]):
+            if change[i, a] < 0.0:
+                longest = min(longest, -values[i, a] / change[i, a])
+    return longest
+
+
+@compiled
+def add_outer(
+    features: NDArray[np.floating],
+    classes: NDArray[np.int32],
+    count: NDArray[np.int32],
+    values: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> None:
+    """Adds Σ_i values_i φ_iᵀ to the weight."""
+    for i in range(features.shape[0]):
+        for a in range(count[i]):
+            value = values[i, a]
+            if value != 0.0:
+                w = weight[classes[i, a]]
+                for j in range(features.shape[1]):
+                    w[j] += value * features[i, j]
+
+
+@compiled
+def list_edges(
+    classes: NDArray[np.int32],
+    beta: NDArray[np.float64],
+    slack: NDArray[np.float64],
+    count: NDArray[np.int32],
+    squared_norms: NDArray[np.float64],
+    smallest: float,
+    pair: NDArray[np.int64],
+    point: NDArray[np.int64],
+    share: NDArray[np.float64],
+) -> int:
+    """Lists the edges of the Laplacians M_i with share · ‖φ_i‖² > smallest: class pair, point, share; how many.
+
+    The pair of classes low < high has the number high (high − 1) / 2 + low.
+    """
+    n_edges = 0
+    stiffness = np.empty(classes.shape[1])
+    for i in range(len(count)):
+        total = 0.0
+        for a in range(count[i]):
+            stiffness[a] = beta[i, a] / slack[i, a]
+            total += stiffness[a]
+        for a in range(count[i]):
+            for b in range(a):
+                edge = stiffness[a] * stiffness[b] / total
+                if edge * squared_norms[i] > smallest:
+                    high, low = max(classes[i, a], classes[i, b]), min(classes[i, a], classes[i, b])
+                    pair[n_edges] = np.int64(high) * (high - 1) // 2 + low
+                    point[n_edges], share[n_edges] = i, edge
+                    n_edges += 1
+    return n_edges

@@ -1,0 +1,87 @@
+"""Interior-point method with screens: for hard margins where classes overlap, with up to thousands of weights.
+
+Path following solves the working set, a screen enters the classes that its W violates, and the next run starts from the
+last one's way, at a point whose gap is that of the whole problem. A few rounds suffice. Afterwards β is positive
+everywhere on the lists; what is noise is set to zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualview_plugin.solver.coordinate_descent import WorkingSet
+from dualview_plugin.solver.monitor import Monitor
+from dualview_plugin.solver.path_following import PathFollower, PathPoint
+from dualview_plugin.solver.problem import CrammerSingerProblem
+from dualview_plugin.solver.screen import screen
+from dualview_plugin.solver.simplex_state import SimplexState
+
+LARGEST_WEIGHT = 6000  # n_classes · n_features up to which the matrix of a step is formed
+_ROUNDS = 20
+_FIRST_MU = 30.0  # in units of gap / number of active classes
+_RUN_SHARE = 0.3  # of tol: what a run leaves on the working set
+_NEW_PER_SCREEN = 4
+
+
+class InteriorPoint:
+    """Rounds of path following and screening on one state, which takes a β only if its dual objective is larger."""
+
+    def __init__(self, problem: CrammerSingerProblem, state: SimplexState, monitor: Monitor) -> None:
+        self.problem, self.state, self.monitor = problem, state, monitor
+
+    def solve(self, weight: NDArray[np.float64], gap: float) -> None:
+        """From W = αᵀΦ with this absolute gap to a relative gap of at most the monitor's tol, or as far as it comes."""
+        tol, start = self.monitor.tol, None
+        self.dual = self.state.dual_objective(weight)
+        for _ in range(_ROUNDS):
+            follower = self._follower(weight)
+            if start is None:
+                start = follower.central(weight, _FIRST_MU * gap / follower.n_listed)
+            else:
+                start = follower.joined(start)
+            solved = follower.follow(start, _RUN_SHARE * tol)
+            if follower.dual > self.dual:
+                self._take(follower)
+            if not solved:
+                return
+            weight = follower.point.weight
+            primal, n_added = self._screen(weight, gap)
+            gap = primal - follower.dual
+            if gap <= tol * primal or not n_added:
+                return
+            start = _waypoint(follower, gap / primal)
+
+    def _follower(self, weight: NDArray[np.float64]) -> PathFollower:
+        rows = np.flatnonzero(self.state.count > 1)
+        working = WorkingSet(self.problem, self.state, weight, rows)
+        return PathFollower(working, self.monitor.expired, self.monitor.announce)
+
+    def _take(self, follower: PathFollower) -> None:
+        working, self.dual = follower.working, follower.dual
+        working.state.beta = without_noise(follower.point.beta, follower.slack, working.squared_norms, self.problem.C)
+        self.state.put(working.rows, working.state)
+
+    def _screen(self, weight: NDArray[np.float64], gap: float) -> tuple[float, int]:
+        """The primal of W, and the number of classes that have entered."""
+        problem = self.problem
+        self.state.widen(_NEW_PER_SCREEN, problem.n_classes)
+        threshold = max(1e-12, min(1e-3, 0.1 * gap / (problem.C * problem.n_train)))
+        new = min(_NEW_PER_SCREEN, problem.n_classes - 1)
+        found = screen(problem, self.state, weight, threshold=threshold, max_new=new, double=True)
+        return found.primal, found.n_added
+
+
+def _waypoint(follower: PathFollower, relative_gap: float) -> PathPoint:
+    """The last waypoint whose gap is at least this one."""
+    passed = [point for point in follower.waypoints if point.relative_gap >= relative_gap]
+    return passed[-1] if passed else follower.waypoints[0]
+
+
+def without_noise(
+    beta: NDArray[np.float64], slack: NDArray[np.float64], squared_norms: NDArray[np.float64], C: float
+) -> NDArray[np.float64]:
+    """β without the entries that are small beside their slack, in units of ‖φ_i‖²; the largest takes their mass."""
+    kept = np.where(beta * squared_norms[:, None] < slack, 0.0, beta)
+    kept[np.arange(len(kept)), beta.argmax(axis=1)] += C - kept.sum(axis=1)
+    return kept

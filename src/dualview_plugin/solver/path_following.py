@@ -1,0 +1,237 @@
+"""Following the central path on a working set, by Mehrotra's predictor and corrector.
+
+Newton's equations of the central path (see ``central_path``) are solved in the dimension of W, by one factor of
+
+    I + Σ_i M_i ⊗ φ_i φ_iᵀ = I + Σ_{c>e} (e_c − e_e)(e_c − e_e)ᵀ ⊗ Φᵀ diag(edges of c and e) Φ
+
+for each step. A few dozen steps lead to the optimum, whatever C is.
+
+Source: Mehrotra (1992), "On the implementation of a primal-dual interior point method". Differs: β and ξ are eliminated
+point by point, and W may start off αᵀΦ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.blas import dsyrk
+
+from dualview_plugin.solver import central_path as path
+from dualview_plugin.solver.coordinate_descent import WorkingSet
+from dualview_plugin.solver.proximal_point import scores_of_active
+
+_STEPS = 100
+_TO_BOUNDARY = 0.995  # share of the longest step that is taken
+_STALLED = 1e-6  # a step shorter than this ends the run
+_DROPPED = 1e-2  # all edges that are left out change the matrix by at most this times I
+_ROWS_PER_PRODUCT = 4096
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """Near the central path: W (n_classes, n_features), and β (size, capacity) and ξ (size,) of the points ``rows``.
+
+    ``mu`` is the mean of β s, and ``relative_gap`` is that of the working set. W and αᵀΦ need not agree.
+    """
+
+    weight: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    level: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    mu: float
+    relative_gap: float = np.inf
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """Changes of W, β, s and ξ."""
+
+    weight: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    slack: NDArray[np.float64]
+    level: NDArray[np.float64]
+
+
+class PathFollower:
+    """A run along the central path of a working set.
+
+    ``point`` is where it stands, ``slack`` and ``dual`` are its slacks and dual objective, and ``waypoints`` has a
+    point of every decade of the gap on the way.
+    """
+
+    point: PathPoint
+    slack: NDArray[np.float64]
+    dual: float
+
+    def __init__(self, working: WorkingSet, expired: Callable[[], bool], announce: Callable[[str], None]) -> None:
+        self.working, self.expired, self.announce = working, expired, announce
+        state = working.state
+        self.classes, self.count, self.C = state.classes, state.count, state.C
+        self.features = working.features.astype(np.float64, copy=False)
+        self.listed = np.arange(state.capacity) < self.count[:, None]
+        at_bound = np.zeros_like(state.beta)
+        at_bound[:, 0] = self.C
+        self.weight_at_bound = self._sum_over_points(at_bound)
+        self.waypoints: list[PathPoint] = []
+
+    @property
+    def n_listed(self) -> int:
+        """The number of active classes of all points."""
+        return int(self.count.sum())
+
+    def central(self, weight: NDArray[np.float64], mu: float) -> PathPoint:
+        """The β and ξ that are central for this W and μ."""
+        g, _ = self._gradients(weight)
+        beta, level = np.zeros_like(g), np.zeros(len(g))
+        path.central_point(g, self.count, self.C, mu, beta, level)
+        return PathPoint(weight, beta, level, self.working.rows, mu)
+
+    def joined(self, other: PathPoint) -> PathPoint:
+        """A point of a smaller working set's path, where points with new classes take what is central."""
+        central = self.central(other.weight, other.mu)
+        position = np.searchsorted(self.working.rows, other.rows)
+        width = min(other.beta.shape[1], central.beta.shape[1])
+        beta, level = np.zeros_like(central.beta), np.zeros_like(central.level)
+        beta[position, :width], level[position] = other.beta[:, :width], other.level
+        new = (self.listed & (beta == 0.0)).any(axis=1)
+        beta[new], level[new] = central.beta[new], central.level[new]
+        return replace(central, beta=beta, level=level)
+
+    def follow(self, start: PathPoint, tol: float) -> bool:
+        """From a point to one whose relative gap on the working set is at most ``tol``; False if it stalls before."""
+        self.point = start
+        for n_step in range(_STEPS):
+            residual = self._look()
+            gap = self.point.relative_gap
+            if not self.waypoints or gap <= 0.1 * self.waypoints[-1].relative_gap:
+                self.waypoints.append(self.point)
+            self.announce(f"interior point, step {n_step}: gap {gap:.1e} on {len(self.count)} points")
+            if gap <= tol:
+                return True
+            if self.expired() or not self._step(residual):
+                break
+        return False
+
+    def _look(self) -> NDArray[np.float64]:
+        """Computes slacks, μ, dual and gap at the point; returns W − αᵀΦ."""
+        weight, beta = self.point.weight, self.point.beta
+        g, loss = self._gradients(weight)
+        self.slack = np.where(self.listed, self.point.level[:, None] - g, 1.0)
+        of_beta = self.weight_at_bound - self._sum_over_points(beta)
+        self.dual = self.C * len(beta) - float(beta[:, 0].sum()) - 0.5 * float(np.vdot(of_beta, of_beta))
+        primal = 0.5 * float(np.vdot(weight, weight)) + self.C * loss
+        mu = self._mean_product(beta, self.slack)
+        self.point = replace(self.point, mu=mu, relative_gap=(primal - self.dual) / primal)
+        return weight - of_beta
+
+    def _gradients(self, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        """The g of W and Σ_i max_a g_ia."""
+        scores, g = np.zeros(self.listed.shape), np.zeros(self.listed.shape)
+        scores_of_active(self.features, weight, self.classes, self.count, scores)
+        return g, path.gradients_of_active(scores, self.count, g)
+
+    def _sum_over_points(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Σ_i values_i φ_iᵀ, shaped like W."""
+        total = np.zeros_like(self.working.weight)
+        path.add_outer(self.features, self.classes, self.count, values, total)
+        return total
+
+    def _mean_product(self, beta: NDArray[np.float64], slack: NDArray[np.float64]) -> float:
+        return float(np.sum(beta * slack, where=self.listed)) / self.n_listed
+
+    def _step(self, residual: NDArray[np.float64]) -> bool:
+        """Predictor and corrector with one factor; False if the matrix is singular or the step too short."""
+        try:
+            factor = cho_factor(self._system().T, lower=False, overwrite_a=True, check_finite=False)
+        except LinAlgError:
+            return False
+        beta, mu = self.point.beta, self.point.mu
+        predictor = self._direction(np.zeros_like(beta), 0.0, residual, factor)
+        length = min(1.0, self._longest(predictor))
+        left = self._mean_product(beta + length * predictor.beta, self.slack + length * predictor.slack)
+        corrector = self._direction(predictor.beta * predictor.slack, mu * (left / mu) ** 3, residual, factor)
+        length = min(1.0, _TO_BOUNDARY * self._longest(corrector))
+        moved = beta + length * corrector.beta
+        self.point = replace(
+            self.point,
+            weight=self.point.weight + length * corrector.weight,
+            beta=moved * (self.C / moved.sum(axis=1, keepdims=True)),
+            level=self.point.level + length * corrector.level,
+        )
+        return length > _STALLED
+
+    def _direction(
+        self,
+        product: NDArray[np.float64],
+        mu: float,
+        residual: NDArray[np.float64],
+        factor: tuple[NDArray[np.float64], bool],
+    ) -> _Direction:
+        """Newton's direction for β s = μ − product and W = αᵀΦ."""
+        beta, slack, level = np.zeros_like(self.slack), np.zeros_like(self.slack), np.zeros(len(self.slack))
+        path.change_without_response(self.point.beta, self.slack, product, self.count, mu, beta, level)
+        right = -residual - self._sum_over_points(beta)
+        weight = np.asarray(cho_solve(factor, right.ravel(), check_finite=False)).reshape(right.shape)
+        scores = np.zeros_like(self.slack)
+        scores_of_active(self.features, weight, self.classes, self.count, scores)
+        path.add_response(self.point.beta, self.slack, self.count, scores, beta, level, slack)
+        return _Direction(weight, beta, slack, level)
+
+    def _longest(self, direction: _Direction) -> float:
+        """The longest step that keeps β and the slacks positive."""
+        return min(
+            path.longest_step(self.slack, direction.slack, self.count),
+            path.longest_step(self.point.beta, direction.beta, self.count),
+        )
+
+    def _system(self) -> NDArray[np.float64]:
+        """The matrix of a step; only its lower triangle is filled."""
+        n_classes, n_features = self.working.weight.shape
+        pair, point, share = self._edges()
+        order = np.argsort(pair, kind="stable")
+        point, root = point[order], np.sqrt(share[order])
+        bounds = np.searchsorted(pair[order], np.arange(n_classes * (n_classes - 1) // 2 + 1))
+        system = np.zeros((n_classes, n_features, n_classes, n_features))
+        for high in range(n_classes):
+            for low in range(high):
+                number = high * (high - 1) // 2 + low
+                first, last = bounds[number], bounds[number + 1]
+                if first < last:
+                    gram = self._gram(point[first:last], root[first:last])
+                    system[high, :, high, :] += gram
+                    system[low, :, low, :] += gram
+                    system[high, :, low, :] -= gram + np.tril(gram, -1).T
+        square: NDArray[np.float64] = system.reshape(n_classes * n_features, n_classes * n_features)
+        square.flat[:: len(square) + 1] += 1.0
+        return square
+
+    def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """The edges of all Laplacians M_i that are not negligible: number of the pair of classes, point, share."""
+        n_edges = int((self.count.astype(np.int64) * (self.count - 1) // 2).sum())
+        pair, point, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
+        used = path.list_edges(
+            self.classes,
+            self.point.beta,
+            self.slack,
+            self.count,
+            self.working.squared_norms,
+            _DROPPED / (2 * n_edges),
+            pair,
+            point,
+            share,
+        )
+        return pair[:used], point[:used], share[:used]
+
+    def _gram(self, points: NDArray[np.int64], root: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Σ root² φφᵀ over the points; only its lower triangle is filled."""
+        n_features = self.features.shape[1]
+        gram = np.zeros((n_features, n_features), order="F")
+        for start in range(0, len(points), _ROWS_PER_PRODUCT):
+            some = slice(start, start + _ROWS_PER_PRODUCT)
+            rows = self.features[points[some]] * root[some, None]
+            gram = dsyrk(1.0, rows.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
+        return gram
