@@ -20,7 +20,7 @@ from dualview_plugin.solver.simplex_state import SimplexState
 LARGEST_WEIGHT = 6000  # n_classes · n_features up to which the matrix of a step is formed
 _ROUNDS = 20
 _FIRST_MU = 30.0  # in units of gap / number of active classes
-_RUN_SHARE = 0.3  # of tol: what a run leaves on the working set
+_RUN_SHARE, _LAST_SHARE = 0.3, 0.03  # of tol: what a run leaves on the working set, and what the last one leaves
 _NEW_PER_SCREEN = 4
 
 
@@ -41,14 +41,15 @@ class InteriorPoint:
             else:
                 start = follower.joined(start)
             solved = follower.follow(start, _RUN_SHARE * tol)
-            if follower.dual > self.dual:
-                self._take(follower)
+            self._take(follower)
             if not solved:
                 return
             weight = follower.point.weight
             primal, n_added = self._screen(weight, gap)
             gap = primal - follower.dual
             if gap <= tol * primal or not n_added:
+                follower.follow(follower.point, _LAST_SHARE * tol, consistent=True)
+                self._take(follower)
                 return
             start = _waypoint(follower, gap / primal)
 
@@ -58,6 +59,8 @@ class InteriorPoint:
         return PathFollower(working, self.monitor.expired, self.monitor.announce)
 
     def _take(self, follower: PathFollower) -> None:
+        if follower.dual <= self.dual:
+            return
         working, self.dual = follower.working, follower.dual
         working.state.beta = without_noise(follower.point.beta, follower.slack, working.squared_norms, self.problem.C)
         self.state.put(working.rows, working.state)

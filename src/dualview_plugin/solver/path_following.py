@@ -101,8 +101,11 @@ class PathFollower:
         beta[new], level[new] = central.beta[new], central.level[new]
         return replace(central, beta=beta, level=level)
 
-    def follow(self, start: PathPoint, tol: float) -> bool:
-        """From a point to one whose relative gap on the working set is at most ``tol``; False if it stalls before."""
+    def follow(self, start: PathPoint, tol: float, *, consistent: bool = False) -> bool:
+        """From a point to one whose relative gap on the working set is at most ``tol``; False if it stalls before.
+
+        With ``consistent`` it is the gap of β alone, which has αᵀΦ in the place of W.
+        """
         self.point = start
         for n_step in range(_STEPS):
             residual = self._look()
@@ -110,11 +113,18 @@ class PathFollower:
             if not self.waypoints or gap <= 0.1 * self.waypoints[-1].relative_gap:
                 self.waypoints.append(self.point)
             self.announce(f"interior point, step {n_step}: gap {gap:.1e} on {len(self.count)} points")
-            if gap <= tol:
+            if gap <= tol and (not consistent or self._gap_of(self.point.weight - residual) <= tol):
                 return True
-            if self.expired() or not self._step(residual):
+            at_rounding = self.slack.min() <= 0.0
+            if at_rounding or self.expired() or not self._step(residual):
                 break
         return False
+
+    def _gap_of(self, weight: NDArray[np.float64]) -> float:
+        """The relative gap of this W and the β of the point."""
+        _, loss = self._gradients(weight)
+        primal = 0.5 * float(np.vdot(weight, weight)) + self.C * loss
+        return (primal - self.dual) / primal
 
     def _look(self) -> NDArray[np.float64]:
         """Computes slacks, μ, dual and gap at the point; returns W − αᵀΦ."""
