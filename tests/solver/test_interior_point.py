@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.solver import active_set, central_path, solve_crammer_singer
+from dualview_plugin.solver import active_set, central_path, path_following, solve_crammer_singer
 from dualview_plugin.solver.coordinate_descent import WorkingSet
 from dualview_plugin.solver.interior_point import without_noise
 from dualview_plugin.solver.monitor import Monitor
@@ -123,28 +123,46 @@ def test_a_run_reaches_any_gap_and_leaves_waypoints():
 
 
 def test_a_point_is_continued_on_a_larger_working_set():
-    """Points that were there keep β and ξ; those with a new class get what is central."""
+    """What was listed keeps β and ξ; new points and classes enter with β s = μ and at most a small share of C."""
     follower, features = random_follower(np.random.default_rng(3))
+    labels, state = follower.classes[:, 0].astype(np.int64), follower.working.state
     small = follower.working.rows[2:]
-    problem, state = (
-        make_problem(features, follower.classes[:, 0].astype(np.int64), C, n_classes=4),
-        follower.working.state,
-    )
-    fewer = state.take(small)
-    part = SimplexState(fewer.classes, fewer.beta, fewer.count.copy(), C)
+    part = state.take(small)
     part.count[5] -= 1
-    working = WorkingSet(problem, state, follower.working.weight, small)
-    working.state = part
+    working = WorkingSet(
+        make_problem(features, labels, C, n_classes=4), part, follower.working.weight, np.arange(len(small))
+    )
+    working.rows, working.features, working.state = small, features[small], part
     smaller = PathFollower(working, lambda: False, lambda _: None)
     point = smaller.central(working.weight, 0.3)
     joined = follower.joined(point)
-    same = np.setdiff1d(np.arange(2, 19), [7])
-    width = point.beta.shape[1]
-    np.testing.assert_array_equal(joined.beta[same][:, :width], point.beta[np.delete(np.arange(17), 5)])
-    central = follower.central(working.weight, 0.3)
-    np.testing.assert_array_equal(joined.beta[[0, 1, 7]], central.beta[[0, 1, 7]])
-    np.testing.assert_array_equal(joined.level[[0, 1, 7]], central.level[[0, 1, 7]])
+    same, changed = np.delete(np.arange(2, 19), 5), [0, 1, 7]
+    np.testing.assert_array_equal(joined.beta[same], point.beta[same - 2])
+    np.testing.assert_array_equal(joined.level[same], point.level[same - 2])
     np.testing.assert_allclose(joined.beta.sum(axis=1), C)
+    slack = joined.level[:, None] - gradients(follower, features, point.weight)
+    assert slack[dense(follower, follower.listed.astype(float)) > 0].min() > 0
+    new = follower.count[7] - 1
+    assert joined.beta[7, new] <= 1e-2 * C
+    assert dense(follower, joined.beta)[7, follower.classes[7, new]] * slack[7, follower.classes[7, new]] <= 0.3
+    assert (joined.beta[changed][follower.listed[changed]] > 0).all()
+
+
+def test_centrality_correctors_lengthen_the_step(monkeypatch):
+    def steps(correctors: int) -> int:
+        monkeypatch.setattr(path_following, "_CENTRALITY_CORRECTORS", correctors)
+        features, labels = blobs(1009, 7, 5, spread=2.0)
+        problem, seen = make_problem(features, labels, 100.0), []
+        state = SimplexState.cold(labels, 100.0, 5)
+        state.widen(4, 5)
+        state.classes[:] = (labels[:, None] + np.arange(5)) % 5
+        state.count[:] = 5
+        working = WorkingSet(problem, state, np.zeros((5, 7)), np.arange(1009))
+        follower = PathFollower(working, lambda: False, seen.append)
+        assert follower.follow(follower.central(working.weight, 100.0), 1e-8, consistent=True)
+        return len(seen)
+
+    assert steps(3) < steps(0)
 
 
 def test_noise_is_set_to_zero_and_the_sum_kept():

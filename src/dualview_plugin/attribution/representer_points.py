@@ -70,19 +70,18 @@ class RepresenterPoints(FeatureKernelAttribution):
     def _fit(self) -> None:
         training = self._training_features()
         soft_labels = training.logits.double().softmax(1)
-        self.regression_ = fit_softmax_regression(
-            training.features,
-            soft_labels,
-            self.weight_decay,
-            start=self._network_weight(training.features),
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
+        self.regression_ = self._retrain(training.features, soft_labels)
         alpha = (soft_labels - self.regression_.probabilities) / (2 * self.weight_decay * len(soft_labels))
         self._standardizer = Standardizer.identity(training.features)
         self._set_support(torch.arange(len(alpha)), training.features, alpha)
         self.surrogate_weight_ = self.regression_.weight.to(training.features)
         self.surrogate_bias_ = self.surrogate_weight_.new_zeros(self.n_classes_)
+
+    def _retrain(self, features: Tensor, soft_labels: Tensor) -> SoftmaxRegression:
+        start = self._network_weight(features)
+        return fit_softmax_regression(
+            features, soft_labels, self.weight_decay, start=start, tol=self.tol, max_iter=self.max_iter
+        )
 
     def _network_weight(self, features: Tensor) -> Tensor:
         """The network's own last weights, near the minimum as a rule; zeros where the layer has no such matrix."""

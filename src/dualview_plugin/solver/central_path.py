@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dualview_plugin.solver.compiled import compiled
 
 _NEWTON_STEPS = 60
+_ADMITTED = 1e-2  # share of C that a new class gets at most
 
 
 @compiled
@@ -66,6 +67,33 @@ def central_point(
         for a in range(count[i]):
             beta[i, a] *= C / total
         level[i] = above + largest
+
+
+@compiled
+def admit_classes(
+    g: NDArray[np.float64],
+    count: NDArray[np.int32],
+    C: float,
+    mu: float,
+    beta: NDArray[np.float64],
+    level: NDArray[np.float64],
+) -> None:
+    """Gives every active class with β = 0 a small β with β s = μ, and lifts ξ where its slack would be too small.
+
+    The other products of a point with a strong new class grow instead: the path then moves its mass by and by.
+    """
+    for i in range(len(count)):
+        admitted = 0.0
+        for a in range(count[i]):
+            if beta[i, a] == 0.0:
+                level[i] = max(level[i], g[i, a] + mu / (_ADMITTED * C))
+        for a in range(count[i]):
+            if beta[i, a] == 0.0:
+                beta[i, a] = mu / (level[i] - g[i, a])
+                admitted += beta[i, a]
+        if admitted > 0.0:
+            for a in range(count[i]):
+                beta[i, a] *= C / (C + admitted)
 
 
 @compiled

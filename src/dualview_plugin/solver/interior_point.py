@@ -21,6 +21,7 @@ LARGEST_WEIGHT = 6000  # n_classes · n_features up to which the matrix of a ste
 _ROUNDS = 20
 _FIRST_MU = 30.0  # in units of gap / number of active classes
 _RUN_SHARE, _LAST_SHARE = 0.3, 0.03  # of tol: what a run leaves on the working set, and what the last one leaves
+_GAP_SHARE = 1e-2  # of the gap of the whole problem: less is not asked of a run
 _NEW_PER_SCREEN = 4
 
 
@@ -32,7 +33,7 @@ class InteriorPoint:
 
     def solve(self, weight: NDArray[np.float64], gap: float) -> None:
         """From W = αᵀΦ with this absolute gap to a relative gap of at most the monitor's tol, or as far as it comes."""
-        tol, start = self.monitor.tol, None
+        tol, start, relative = self.monitor.tol, None, 1.0
         self.dual = self.state.dual_objective(weight)
         for _ in range(_ROUNDS):
             follower = self._follower(weight)
@@ -40,7 +41,7 @@ class InteriorPoint:
                 start = follower.central(weight, _FIRST_MU * gap / follower.n_listed)
             else:
                 start = follower.joined(start)
-            solved = follower.follow(start, _RUN_SHARE * tol)
+            solved = follower.follow(start, max(_RUN_SHARE * tol, _GAP_SHARE * relative))
             self._take(follower)
             if not solved:
                 return
@@ -51,7 +52,8 @@ class InteriorPoint:
                 follower.follow(follower.point, _LAST_SHARE * tol, consistent=True)
                 self._take(follower)
                 return
-            start = _waypoint(follower, gap / primal)
+            relative = gap / primal
+            start = _waypoint(follower, relative)
 
     def _follower(self, weight: NDArray[np.float64]) -> PathFollower:
         rows = np.flatnonzero(self.state.count > 1)

@@ -27,6 +27,7 @@ from dualview_plugin.solver.proximal_point import scores_of_active
 _STEPS = 100
 _TO_BOUNDARY = 0.995  # share of the longest step that is taken
 _STALLED = 1e-6  # a step shorter than this ends the run
+_CENTRALITY_CORRECTORS = 3
 _DROPPED = 1e-2  # all edges that are left out change the matrix by at most this times I
 _ROWS_PER_PRODUCT = 4096
 
@@ -91,15 +92,16 @@ class PathFollower:
         return PathPoint(weight, beta, level, self.working.rows, mu)
 
     def joined(self, other: PathPoint) -> PathPoint:
-        """A point of a smaller working set's path, where points with new classes take what is central."""
-        central = self.central(other.weight, other.mu)
+        """A point of a smaller working set's path; points and classes that it does not have enter at small β."""
+        beta = np.zeros_like(self.working.state.beta)
+        beta[:, 0] = self.C
+        level: NDArray[np.float64] = np.full(len(beta), other.mu / self.C)
         position = np.searchsorted(self.working.rows, other.rows)
-        width = min(other.beta.shape[1], central.beta.shape[1])
-        beta, level = np.zeros_like(central.beta), np.zeros_like(central.level)
+        width = min(other.beta.shape[1], beta.shape[1])
         beta[position, :width], level[position] = other.beta[:, :width], other.level
-        new = (self.listed & (beta == 0.0)).any(axis=1)
-        beta[new], level[new] = central.beta[new], central.level[new]
-        return replace(central, beta=beta, level=level)
+        g, _ = self._gradients(other.weight)
+        path.admit_classes(g, self.count, self.C, other.mu, beta, level)
+        return PathPoint(other.weight, beta, level, self.working.rows, other.mu)
 
     def follow(self, start: PathPoint, tol: float, *, consistent: bool = False) -> bool:
         """From a point to one whose relative gap on the working set is at most ``tol``; False if it stalls before.
@@ -163,8 +165,7 @@ class PathFollower:
         predictor = self._direction(np.zeros_like(beta), 0.0, residual, factor)
         length = min(1.0, self._longest(predictor))
         left = self._mean_product(beta + length * predictor.beta, self.slack + length * predictor.slack)
-        corrector = self._direction(predictor.beta * predictor.slack, mu * (left / mu) ** 3, residual, factor)
-        length = min(1.0, _TO_BOUNDARY * self._longest(corrector))
+        corrector, length = self._corrected(predictor, mu * (left / mu) ** 3, residual, factor)
         moved = beta + length * corrector.beta
         self.point = replace(
             self.point,
@@ -173,6 +174,29 @@ class PathFollower:
             level=self.point.level + length * corrector.level,
         )
         return length > _STALLED
+
+    def _corrected(
+        self,
+        predictor: _Direction,
+        mu: float,
+        residual: NDArray[np.float64],
+        factor: tuple[NDArray[np.float64], bool],
+    ) -> tuple[_Direction, float]:
+        """Mehrotra's corrector towards μ, improved by Gondzio's as long as they lengthen the step; and its length."""
+        product = predictor.beta * predictor.slack
+        best = self._direction(product, mu, residual, factor)
+        length = min(1.0, _TO_BOUNDARY * self._longest(best))
+        for _ in range(_CENTRALITY_CORRECTORS):
+            goal = min(1.0, 1.1 * length + 0.1)
+            reached = (self.point.beta + goal * best.beta) * (self.slack + goal * best.slack)
+            shift = np.maximum(np.clip(reached, 0.1 * mu, 10 * mu) - reached, -10 * mu)
+            product = product - np.where(self.listed, shift, 0.0)
+            better = self._direction(product, mu, residual, factor)
+            longer = min(1.0, _TO_BOUNDARY * self._longest(better))
+            if longer < length + 0.1 * (goal - length):
+                break
+            best, length = better, longer
+        return best, length
 
     def _direction(
         self,
