@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, measuring, sparsity, table1, table2
+from benchmarks import figures, measuring, representer_variants, sparsity, table1, table2
 from benchmarks.explainers import CLASSES
 from benchmarks.training import Recipe
 from benchmarks.worlds import SETTINGS, WORLDS, Setting
@@ -64,6 +64,18 @@ def test_sparsity_runs_over_the_constants(folder: Path) -> None:
     assert rows[0]["n_support"] > rows[1]["n_support"] == sum(rows[1]["support_per_class"])
     assert all(row[f"gap_{world}"] <= 1e-6 for row in rows for world in WORLDS)
     assert (folder / "sparsity-digits.png").stat().st_size > 10_000
+
+
+def test_representer_variants_are_scored_in_a_world_and_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(representer_variants, "REFERENCE_STEPS", 20)
+    chosen = arguments(folder, "--n-test", "29", "--worlds", "standard")
+    rows = representer_variants.main(chosen)
+    assert [row["variant"] for row in rows] == list(representer_variants.VARIANTS)
+    minimiser, stopped = rows[0], rows[-1]
+    assert minimiser["stationarity"] < 1e-3 < stopped["stationarity"]
+    assert max(row["score"] for row in rows) > 0.9
+    monkeypatch.setattr(representer_variants, "score", None)
+    assert representer_variants.main(chosen) == rows
 
 
 def test_figures_are_drawn_from_the_results(folder: Path) -> None:
