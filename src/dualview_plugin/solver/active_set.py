@@ -20,6 +20,7 @@ from dualview_plugin.solver.simplex_state import SimplexState
 
 _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spare
 _INNER_SHARE = 0.1  # the working set is solved to this share of the global gap
+_TOL_SHARE = 0.5  # and no further than to this share of the tolerance
 _NEW_PER_SCREEN = 4
 _PASSES, _PASSES_BEFORE_NEWTON = 400, 200
 _SETTLED = 1e-2  # below this relative gap, and
@@ -85,6 +86,7 @@ class ActiveSetSolver:
         working = WorkingSet(self.problem, self.state, self.weight, rows)
         self.newton = self.newton or self._newton_is_cheap(working)
         target = self.result.gap * (_INNER_SHARE if n_iter > 1 else 0.2 * _INNER_SHARE)
+        target = max(target, _TOL_SHARE * self.monitor.tol * self.result.primal)
         if not self.newton:
             self._descend(working, target)
         interior = self.newton and len(rows) > 0 and self._interior_fits(working)

@@ -1,8 +1,9 @@
 """Dual coordinate descent: one point at a time, its whole β_i at once, over its active classes only.
 
 With the others fixed the dual is −½‖φ_i‖² ‖β_i − β_i⁰ − g_i/‖φ_i‖²‖² up to a constant, so the best β_i is one
-projection onto the simplex. A point's local gap is Σ_c β_ic (max_c g_ic − g_ic): zero where β_i is optimal. Points near
-their optimum are left out of the next passes (shrinking); a full pass returns to them.
+projection onto the simplex; going 1.5 times as far before it needs fewer passes (over-relaxation). A point's local gap
+is Σ_c β_ic (max_c g_ic − g_ic): zero where β_i is optimal. Points near their optimum are left out of the next passes
+(shrinking); a full pass returns to them.
 Source: Crammer and Singer (2001), eq. 12; the sequential form after Keerthi et al. (2008).
 """
 
@@ -20,6 +21,7 @@ from dualview_plugin.solver.simplex_projection import project_onto_simplex
 from dualview_plugin.solver.simplex_state import SimplexState
 
 _SHUFFLE_ROWS = 8  # rows that stay together in a shuffle, for the cache
+_RELAXATION = 1.5  # below 2 the dual rises: a point's Hessian is ‖φ_i‖² times the identity
 _SHRUNK_PASSES = 8
 _SHRINK_SHARE = 0.1  # points with less than this share of their part of the target are left out
 
@@ -140,7 +142,7 @@ def descend_once(
     threshold: float,
     kept: NDArray[np.int64],
 ) -> tuple[int, float]:
-    """The exact step of every point in ``order``; W follows.
+    """The over-relaxed step of every point in ``order``; W follows.
 
     Returns how many local gaps exceed the threshold, and the sum of all local gaps, each taken before its step.
     """
@@ -161,7 +163,7 @@ def descend_once(
         if gap <= 1e-16 * C:
             continue
         for a in range(size):
-            point[a] = beta[i, a] + (g[a] - largest) / squared_norms[i]
+            point[a] = beta[i, a] + _RELAXATION * (g[a] - largest) / squared_norms[i]
         project_onto_simplex(point, size, C)
         move_point(features[i], weight, classes[i], beta[i], size, point)
     return n_kept, total_gap

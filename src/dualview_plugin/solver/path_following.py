@@ -6,8 +6,9 @@ Newton's equations of the central path (see ``central_path``) are solved in the 
 
 for each step. A few dozen steps lead to the optimum, whatever C is.
 
-Source: Mehrotra (1992), "On the implementation of a primal-dual interior point method". Differs: β and ξ are eliminated
-point by point, and W may start off αᵀΦ.
+Source: Mehrotra (1992), "On the implementation of a primal-dual interior point method"; Gondzio (1996), "Multiple
+centrality corrections in a primal-dual method for linear programming". Differs: β and ξ are eliminated point by point,
+and W may start off αᵀΦ.
 """
 
 from __future__ import annotations
