@@ -1,7 +1,7 @@
 """Dual coordinate descent: one point at a time, its whole β_i at once, over its active classes only.
 
 With the others fixed the dual is −½‖φ_i‖² ‖β_i − β_i⁰ − g_i/‖φ_i‖²‖² up to a constant, so the best β_i is one
-projection onto the simplex; going 1.5 times as far before it needs fewer passes (over-relaxation). A point's local gap
+projection onto the simplex; going 1.6 times as far before it needs fewer passes (over-relaxation). A point's local gap
 is Σ_c β_ic (max_c g_ic − g_ic): zero where β_i is optimal. Points near their optimum are left out of the next passes
 (shrinking); a full pass returns to them.
 Source: Crammer and Singer (2001), eq. 12; the sequential form after Keerthi et al. (2008).
@@ -21,7 +21,7 @@ from dualview_plugin.solver.simplex_projection import project_onto_simplex
 from dualview_plugin.solver.simplex_state import SimplexState
 
 _SHUFFLE_ROWS = 8  # rows that stay together in a shuffle, for the cache
-_RELAXATION = 1.5  # below 2 the dual rises: a point's Hessian is ‖φ_i‖² times the identity
+_RELAXATION = 1.6  # below 2 the dual rises: a point's Hessian is ‖φ_i‖² times the identity
 _SHRUNK_PASSES = 8
 _SHRINK_SHARE = 0.1  # points with less than this share of their part of the target are left out
 
