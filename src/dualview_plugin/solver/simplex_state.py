@@ -45,7 +45,7 @@ class SimplexState:
     @property
     def n_support(self) -> int:
         """The number of points with α_i ≠ 0."""
-        return int(np.count_nonzero((self.beta[:, 1:] > 0).any(axis=1)))
+        return int(count_support(self.beta, self.count))
 
     @property
     def label_total(self) -> float:
@@ -107,6 +107,18 @@ class SimplexState:
         columns = self.classes[support[row], slot]
         shape = (len(support), n_classes)
         return support, csr_array((alpha[row, slot], (row, columns)), shape=shape)
+
+
+@compiled
+def count_support(beta: NDArray[np.float64], count: NDArray[np.int32]) -> int:
+    """The number of points with a positive β_ic beside that of the label."""
+    n_support = 0
+    for i in range(len(count)):
+        for slot in range(1, count[i]):
+            if beta[i, slot] > 0.0:
+                n_support += 1
+                break
+    return n_support
 
 
 @compiled
