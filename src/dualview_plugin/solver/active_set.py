@@ -14,14 +14,13 @@ from dualview_plugin.solver.coordinate_descent import WorkingSet, descend_until,
 from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, InteriorPoint
 from dualview_plugin.solver.monitor import Monitor
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import ScreenResult, screen
+from dualview_plugin.solver.screen import NEW_CLASSES, ScreenResult, entry_threshold, screen
 from dualview_plugin.solver.semismooth_newton import SemismoothNewton
 from dualview_plugin.solver.simplex_state import SimplexState
 
 _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spare
 _INNER_SHARE = 0.1  # the working set is solved to this share of the global gap
 _TOL_SHARE = 0.5  # and no further than to this share of the tolerance
-_NEW_PER_SCREEN = 4
 _PASSES, _PASSES_BEFORE_NEWTON = 400, 200
 _SETTLED = 1e-3  # below this relative gap, and
 _FIRM_MARGIN = 0.05  # above this hardness,
@@ -60,21 +59,19 @@ class ActiveSetSolver:
     def _screen(self, n_iter: int) -> bool:
         """One screen, and a second in double precision where the first would stop the loop. True if converged."""
         if self.result.n_refused:
-            self.state.make_room(_NEW_PER_SCREEN, self.problem.n_classes)
+            self.state.make_room(NEW_CLASSES, self.problem.n_classes)
         for double in (False, True) if not self._needs_double() else (True,):
             self.result = self._screen_once(double)
             if self.result.relative_gap > self.monitor.tol:
                 break
         self.monitor.report(n_iter, self.result.primal, self.result.dual, self.state.n_support)
-        per_point = self.result.gap / (self.problem.C * self.problem.n_train)
-        self.threshold = max(1e-12, min(1e-3, 0.1 * per_point))
+        self.threshold = entry_threshold(self.problem, self.result.gap)
         return self.result.relative_gap <= self.monitor.tol
 
     def _screen_once(self, double: bool) -> ScreenResult:
         if double:
             self.weight[:] = self.state.weight(self.problem.features, self.problem.n_classes)
-        new = min(_NEW_PER_SCREEN, self.problem.n_classes - 1)
-        return screen(self.problem, self.state, self.weight, threshold=self.threshold, max_new=new, double=double)
+        return screen(self.problem, self.state, self.weight, threshold=self.threshold, double=double)
 
     def _needs_double(self) -> bool:
         """Whether the error of single precision is no longer small beside the gap."""
@@ -82,35 +79,36 @@ class ActiveSetSolver:
         return self.result.relative_gap < 3e-6 or loss_error > 0.03 * self.result.gap
 
     def _solve_working_set(self, n_iter: int) -> None:
-        rows = np.flatnonzero(self.state.count > 1)
-        working = WorkingSet(self.problem, self.state, self.weight, rows)
+        working = WorkingSet.of_competing(self.problem, self.state, self.weight)
         self.newton = self.newton or self._newton_is_cheap(working)
         target = self.result.gap * (_INNER_SHARE if n_iter > 1 else 0.2 * _INNER_SHARE)
         target = max(target, _TOL_SHARE * self.monitor.tol * self.result.primal)
         if not self.newton:
             self._descend(working, target)
-        interior = self.newton and len(rows) > 0 and self._interior_fits(working)
-        if self.newton and len(rows) and not interior:
+        newton = self.newton and working.size > 0
+        interior = newton and self._interior_fits(working)
+        if newton and not interior:
             self._newton(working)
-        self.state.put(rows, working.state)
+        self.state.put(working.rows, working.state)
         if interior:
             self._interior_point()
 
     def _interior_fits(self, working: WorkingSet) -> bool:
         """Whether to follow the central path, once: by request, or because β lies on a face larger than W."""
-        if self.crossed or self.method != "auto":
-            return self.method == "interior" and not self.crossed
-        size = self.problem.n_classes * self.problem.n_features
-        return size <= LARGEST_WEIGHT and (self.gave_up or working.state.n_free > size)
+        if self.crossed:
+            return False
+        if self.method != "auto":
+            return self.method == "interior"
+        n_weights = self.problem.n_weights
+        return n_weights <= LARGEST_WEIGHT and (self.gave_up or working.state.n_free > n_weights)
 
     def _interior_point(self) -> None:
         """Rounds of path following, and descent to clear away what its interior solution leaves on the lists."""
         InteriorPoint(self.problem, self.state, self.monitor).solve(self.weight.copy(), self.result.gap)
         self.weight[:] = self.state.weight(self.problem.features, self.problem.n_classes)
-        rows = np.flatnonzero(self.state.count > 1)
-        working = WorkingSet(self.problem, self.state, self.weight, rows)
+        working = WorkingSet.of_competing(self.problem, self.state, self.weight)
         descend_until(working, 0.0, self.rng, budget=_CLEARING_PASSES, expired=self.monitor.expired)
-        self.state.put(rows, working.state)
+        self.state.put(working.rows, working.state)
         self.newton, self.last_gap, self.crossed = self.method == "interior", np.inf, True
 
     def _newton_is_cheap(self, working: WorkingSet) -> bool:

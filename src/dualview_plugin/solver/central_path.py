@@ -23,19 +23,6 @@ _ADMITTED = 1e-2  # share of C that a new class gets at most
 
 
 @compiled
-def gradients_of_active(scores: NDArray[np.float64], count: NDArray[np.int32], g: NDArray[np.float64]) -> float:
-    """Fills g_ia = s_ia + 1 − [a is the label] − s_iy; returns Σ_i max_a g_ia."""
-    loss = 0.0
-    for i in range(len(count)):
-        g[i, 0], largest = 0.0, 0.0
-        for a in range(1, count[i]):
-            g[i, a] = scores[i, a] + 1.0 - scores[i, 0]
-            largest = max(largest, g[i, a])
-        loss += largest
-    return loss
-
-
-@compiled
 def central_point(
     g: NDArray[np.float64],
     count: NDArray[np.int32],

@@ -27,7 +27,7 @@ _SHRINK_SHARE = 0.1  # points with less than this share of their part of the tar
 
 
 class WorkingSet:
-    """Copies of the points with more than one active class, on which the inner solvers work, and W."""
+    """Copies of some points, on which the inner solvers work, and W."""
 
     def __init__(
         self, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64], rows: NDArray[np.int64]
@@ -36,6 +36,13 @@ class WorkingSet:
         self.features = problem.features[rows] if len(rows) < problem.n_train else problem.features
         self.squared_norms = problem.squared_norms[rows]
         self.state = state.take(rows)
+
+    @classmethod
+    def of_competing(
+        cls, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64]
+    ) -> WorkingSet:
+        """All points with more than one active class."""
+        return cls(problem, state, weight, np.flatnonzero(state.count > 1))
 
     @property
     def size(self) -> int:

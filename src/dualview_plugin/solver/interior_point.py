@@ -14,7 +14,7 @@ from dualview_plugin.solver.coordinate_descent import WorkingSet
 from dualview_plugin.solver.monitor import Monitor
 from dualview_plugin.solver.path_following import PathFollower, PathPoint
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import screen
+from dualview_plugin.solver.screen import NEW_CLASSES, entry_threshold, screen
 from dualview_plugin.solver.simplex_state import SimplexState
 
 LARGEST_WEIGHT = 6000  # n_classes · n_features up to which the matrix of a step is formed
@@ -22,7 +22,6 @@ _ROUNDS = 20
 _FIRST_MU = 30.0  # in units of gap / number of active classes
 _RUN_SHARE, _LAST_SHARE = 0.3, 0.03  # of tol: what a run leaves on the working set, and what the last one leaves
 _GAP_SHARE = 1e-2  # of the gap of the whole problem: less is not asked of a run
-_NEW_PER_SCREEN = 4
 
 
 class InteriorPoint:
@@ -56,8 +55,7 @@ class InteriorPoint:
             start = _waypoint(follower, relative)
 
     def _follower(self, weight: NDArray[np.float64]) -> PathFollower:
-        rows = np.flatnonzero(self.state.count > 1)
-        working = WorkingSet(self.problem, self.state, weight, rows)
+        working = WorkingSet.of_competing(self.problem, self.state, weight)
         return PathFollower(working, self.monitor.expired, self.monitor.announce)
 
     def _take(self, follower: PathFollower) -> None:
@@ -69,11 +67,9 @@ class InteriorPoint:
 
     def _screen(self, weight: NDArray[np.float64], gap: float) -> tuple[float, int]:
         """The primal of W, and the number of classes that have entered."""
-        problem = self.problem
-        self.state.widen(_NEW_PER_SCREEN, problem.n_classes)
-        threshold = max(1e-12, min(1e-3, 0.1 * gap / (problem.C * problem.n_train)))
-        new = min(_NEW_PER_SCREEN, problem.n_classes - 1)
-        found = screen(problem, self.state, weight, threshold=threshold, max_new=new, double=True)
+        self.state.widen(NEW_CLASSES, self.problem.n_classes)
+        threshold = entry_threshold(self.problem, gap)
+        found = screen(self.problem, self.state, weight, threshold=threshold, double=True)
         return found.primal, found.n_added
 
 

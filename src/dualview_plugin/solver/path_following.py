@@ -23,7 +23,8 @@ from scipy.linalg.blas import dsyrk
 
 from dualview_plugin.solver import central_path as path
 from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.proximal_point import scores_of_active
+from dualview_plugin.solver.proximal_point import loss_of_active, scores_of_active
+from dualview_plugin.solver.simplex_state import SimplexState
 
 _STEPS = 100
 _TO_BOUNDARY = 0.995  # share of the longest step that is taken
@@ -75,9 +76,6 @@ class PathFollower:
         self.classes, self.count, self.C = state.classes, state.count, state.C
         self.features = working.features.astype(np.float64, copy=False)
         self.listed = np.arange(state.capacity) < self.count[:, None]
-        at_bound = np.zeros_like(state.beta)
-        at_bound[:, 0] = self.C
-        self.weight_at_bound = self._sum_over_points(at_bound)
         self.waypoints: list[PathPoint] = []
 
     @property
@@ -116,16 +114,18 @@ class PathFollower:
             if not self.waypoints or gap <= 0.1 * self.waypoints[-1].relative_gap:
                 self.waypoints.append(self.point)
             self.announce(f"interior point, step {n_step}: gap {gap:.1e} on {len(self.count)} points")
-            if gap <= tol and (not consistent or self._gap_of(self.point.weight - residual) <= tol):
+            if gap <= tol and consistent:
+                of_beta = self.point.weight - residual
+                gap = self._gap(of_beta, self._gradients(of_beta)[1])
+            if gap <= tol:
                 return True
             at_rounding = self.slack.min() <= 0.0
             if at_rounding or self.expired() or not self._step(residual):
                 break
         return False
 
-    def _gap_of(self, weight: NDArray[np.float64]) -> float:
-        """The relative gap of this W and the β of the point."""
-        _, loss = self._gradients(weight)
+    def _gap(self, weight: NDArray[np.float64], loss: float) -> float:
+        """The relative gap of this W, with its loss, and the β of the point."""
         primal = 0.5 * float(np.vdot(weight, weight)) + self.C * loss
         return (primal - self.dual) / primal
 
@@ -134,21 +134,27 @@ class PathFollower:
         weight, beta = self.point.weight, self.point.beta
         g, loss = self._gradients(weight)
         self.slack = np.where(self.listed, self.point.level[:, None] - g, 1.0)
-        of_beta = self.weight_at_bound - self._sum_over_points(beta)
-        self.dual = self.C * len(beta) - float(beta[:, 0].sum()) - 0.5 * float(np.vdot(of_beta, of_beta))
-        primal = 0.5 * float(np.vdot(weight, weight)) + self.C * loss
+        state = SimplexState(self.classes, beta, self.count, self.C)
+        of_beta = state.weight(self.features, len(weight))
+        self.dual = state.dual_objective(of_beta)
         mu = self._mean_product(beta, self.slack)
-        self.point = replace(self.point, mu=mu, relative_gap=(primal - self.dual) / primal)
+        self.point = replace(self.point, mu=mu, relative_gap=self._gap(weight, loss))
         return weight - of_beta
 
     def _gradients(self, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        """The g of W and Σ_i max_a g_ia."""
-        scores, g = np.zeros(self.listed.shape), np.zeros(self.listed.shape)
+        """The g of W on the lists, and Σ_i max_a g_ia."""
+        scores = self._scores(weight)
+        g = scores + 1.0 - scores[:, :1]
+        g[:, 0] = 0.0
+        return g, loss_of_active(scores, self.count)
+
+    def _scores(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        scores = np.zeros(self.listed.shape)
         scores_of_active(self.features, weight, self.classes, self.count, scores)
-        return g, path.gradients_of_active(scores, self.count, g)
+        return scores
 
     def _sum_over_points(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Σ_i values_i φ_iᵀ, shaped like W."""
+        """Σ_i values_i φ_iᵀ, shaped like W, for values of any sign."""
         total = np.zeros_like(self.working.weight)
         path.add_outer(self.features, self.classes, self.count, values, total)
         return total
@@ -211,9 +217,7 @@ class PathFollower:
         path.change_without_response(self.point.beta, self.slack, product, self.count, mu, beta, level)
         right = -residual - self._sum_over_points(beta)
         weight = np.asarray(cho_solve(factor, right.ravel(), check_finite=False)).reshape(right.shape)
-        scores = np.zeros_like(self.slack)
-        scores_of_active(self.features, weight, self.classes, self.count, scores)
-        path.add_response(self.point.beta, self.slack, self.count, scores, beta, level, slack)
+        path.add_response(self.point.beta, self.slack, self.count, self._scores(weight), beta, level, slack)
         return _Direction(weight, beta, slack, level)
 
     def _longest(self, direction: _Direction) -> float:

@@ -43,6 +43,11 @@ class CrammerSingerProblem:
         """The number of features, the constant one of the intercept included."""
         return int(self.features.shape[1])
 
+    @property
+    def n_weights(self) -> int:
+        """The number of entries of W."""
+        return self.n_classes * self.n_features
+
     @cached_property
     def features32(self) -> NDArray[np.float32]:
         """The features in single precision, for the screens; no copy where they are single already."""

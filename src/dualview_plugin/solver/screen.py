@@ -17,6 +17,7 @@ from dualview_plugin.solver.compiled import compiled
 from dualview_plugin.solver.problem import CrammerSingerProblem
 from dualview_plugin.solver.simplex_state import SimplexState
 
+NEW_CLASSES = 4  # at most so many enter the list of a point in one screen
 _NUMBERS_PER_BLOCK = 2_000_000  # features and scores of a block of rows
 _ROW_SHIFT = 7919  # a prime: ties are broken by another class in every row
 
@@ -47,13 +48,13 @@ def screen(
     weight: NDArray[np.float64],
     *,
     threshold: float,
-    max_new: int,
     double: bool,
 ) -> ScreenResult:
-    """The objectives at ``weight``; enters up to ``max_new`` classes per point that violate by ``threshold``."""
+    """The objectives at ``weight``; enters up to ``NEW_CLASSES`` classes per point that violate by ``threshold``."""
     features = problem.features if double else problem.features32
     transposed = np.ascontiguousarray(weight.T, dtype=np.float64 if double else np.float32)
     rows = max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features))
+    max_new = min(NEW_CLASSES, problem.n_classes - 1)
     loss, added, refused = 0.0, 0, 0
     for start in range(0, problem.n_train, rows):
         block = features[start : start + rows].astype(transposed.dtype, copy=False)
@@ -61,6 +62,11 @@ def screen(
         loss, added, refused = loss + found[0], added + found[1], refused + found[2]
     primal = 0.5 * float(np.vdot(weight, weight)) + problem.C * loss
     return ScreenResult(primal, state.dual_objective(weight), added, refused)
+
+
+def entry_threshold(problem: CrammerSingerProblem, gap: float) -> float:
+    """The violation from which on a class enters where the absolute gap is this: a share of a point's part of it."""
+    return max(1e-12, min(1e-3, 0.1 * gap / (problem.C * problem.n_train)))
 
 
 @compiled

@@ -110,11 +110,9 @@ def solve_crammer_singer(
 
 
 def _check_size(problem: CrammerSingerProblem, method: str) -> None:
-    size = problem.n_classes * problem.n_features
-    if method == "interior" and size > LARGEST_WEIGHT:
-        raise InvalidValueError(
-            "method", OWNER, f"another than 'interior' for n_classes · n_features above {LARGEST_WEIGHT}", size
-        )
+    if method == "interior" and problem.n_weights > LARGEST_WEIGHT:
+        constraint = f"another than 'interior' for n_classes · n_features above {LARGEST_WEIGHT}"
+        raise InvalidValueError("method", OWNER, constraint, problem.n_weights)
 
 
 def _first_state(problem: CrammerSingerProblem, warm_start: CrammerSingerSolution | None) -> SimplexState:
