@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -79,8 +80,10 @@ def main(arguments: Iterable[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     chosen = parser.parse_args(None if arguments is None else list(arguments))
 
+    setting = SETTINGS[setting_name(chosen)]
     name = f"representer-variants-{setting_name(chosen)}"
-    settings = {"seed": chosen.seed, "n_test": chosen.n_test}
+    settings = {"seed": chosen.seed, "n_test": chosen.n_test, "network": setting.label}
+    settings["recipe"] = asdict(setting.recipe)
     stored = read_json(name, chosen.results)
     rows = [] if stored is None else [row for row in stored["rows"] if settings.items() <= row.items()]
     data = datasets.load(chosen.data, chosen.root)
@@ -91,7 +94,7 @@ def main(arguments: Iterable[str] | None = None) -> list[dict[str, Any]]:
         world = make_world(
             world_name,
             data,
-            SETTINGS[setting_name(chosen)],
+            setting,
             seed=chosen.seed,
             n_test=chosen.n_test,
             device=chosen.device,
