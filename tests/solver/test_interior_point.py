@@ -76,7 +76,7 @@ def test_a_direction_solves_newtons_equations(centring):
     np.testing.assert_allclose(residual, follower.point.weight - alpha.T @ features, atol=1e-12)
 
     system = np.tril(follower._system())
-    matrix = system + np.tril(system, -1).T
+    matrix = np.eye(len(system)) + system + np.tril(system, -1).T
     np.testing.assert_allclose(matrix, dense_system(follower, features), rtol=1e-3)  # edges may be left out
     product, mu = follower.listed * rng.normal(size=beta.shape), centring * follower.point.mu
     exact = np.linalg.cholesky(dense_system(follower, features)), True

@@ -37,7 +37,7 @@ def dense_directions(state: SimplexState, face: FreeFace, features: np.ndarray, 
 def test_the_basis_spans_the_changes_that_keep_the_sum(n_classes):
     rng = np.random.default_rng(0)
     state, features = random_state(n_classes, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
-    face = FreeFace.of(state, features, n_classes, np.float64)
+    face = FreeFace.of(state, features, n_classes)
     basis = face.basis.toarray()
     assert face.n_free == state.n_free > 0
     for i in range(N_TRAIN):
@@ -57,7 +57,7 @@ def test_the_basis_spans_the_changes_that_keep_the_sum(n_classes):
 def test_every_form_solves_the_dense_system(n_classes, form, tolerance, sigma):
     rng = np.random.default_rng(1)
     state, features = random_state(n_classes, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
-    face = FreeFace.of(state, features, n_classes, np.float64)
+    face = FreeFace.of(state, features, n_classes)
     a = dense_directions(state, face, features, n_classes)
     gradient = rng.normal(size=(n_classes, N_FEATURES))
     found = getattr(newton_system, form)(face, sigma, gradient)
@@ -85,7 +85,7 @@ def test_large_systems_are_solved_by_conjugate_gradients(monkeypatch):
 def test_a_full_step_makes_the_gradient_vanish_on_the_face():
     rng = np.random.default_rng(3)
     state, features = interior_state(rng), np.eye(5, N_FEATURES) + 0.1 * rng.normal(size=(5, N_FEATURES))
-    face = FreeFace.of(state, features, 3, np.float64)
+    face = FreeFace.of(state, features, 3)
     share, moved = step_on_the_face(state, face, state.weight(features, 3))
     assert share == 1.0
     weight = moved.weight(features, 3)
@@ -108,7 +108,7 @@ def interior_state(rng: np.random.Generator) -> SimplexState:
 def test_a_step_stops_where_a_multiplier_would_turn_negative():
     rng = np.random.default_rng(4)
     state, features = random_state(4, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
-    face = FreeFace.of(state, features, 4, np.float64)
+    face = FreeFace.of(state, features, 4)
     share, moved = step_on_the_face(state, face, state.weight(features, 4))
     assert 0 < share < 1
     assert moved.beta.min() == 0

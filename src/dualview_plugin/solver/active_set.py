@@ -19,7 +19,9 @@ from dualview_plugin.solver.semismooth_newton import SemismoothNewton
 from dualview_plugin.solver.simplex_state import SimplexState
 
 _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spare
-_INNER_SHARE = 0.1  # the working set is solved to this share of the global gap
+_INNER_SHARE = 0.1  # the working set is solved to this share of the global gap, and
+_DEEP_SHARE = 0.01  # to this one at first, and where a screen brought
+_FEW_ADDED = 1e-3  # fewer new classes than this share of its points
 _TOL_SHARE = 0.5  # and no further than to this share of the tolerance
 _PASSES, _PASSES_BEFORE_NEWTON = 400, 200
 _SETTLED = 1e-3  # below this relative gap, and
@@ -40,6 +42,7 @@ class ActiveSetSolver:
         self.rng = np.random.default_rng(seed)
         self.weight = state.weight(problem.features, problem.n_classes)
         self.newton, self.sigma, self.last_gap = method in ("newton", "interior"), 0.0, np.inf
+        self.working: WorkingSet | None = None
         self.gave_up = self.crossed = False
         self.threshold, self.result = 1e-3, ScreenResult(np.inf, 0.0, 0, 0)
 
@@ -79,9 +82,10 @@ class ActiveSetSolver:
         return self.result.relative_gap < 3e-6 or loss_error > 0.03 * self.result.gap
 
     def _solve_working_set(self, n_iter: int) -> None:
-        working = WorkingSet.of_competing(self.problem, self.state, self.weight)
+        working = self._working_set()
         self.newton = self.newton or self._newton_is_cheap(working)
-        target = self.result.gap * (_INNER_SHARE if n_iter > 1 else 0.2 * _INNER_SHARE)
+        go_deep = n_iter == 1 or self.result.n_added < _FEW_ADDED * working.size
+        target = self.result.gap * (_DEEP_SHARE if go_deep else _INNER_SHARE)
         target = max(target, _TOL_SHARE * self.monitor.tol * self.result.primal)
         if not self.newton:
             self._descend(working, target)
@@ -91,7 +95,15 @@ class ActiveSetSolver:
             self._newton(working)
         self.state.put(working.rows, working.state)
         if interior:
+            self.working = None
             self._interior_point()
+
+    def _working_set(self) -> WorkingSet:
+        """The competing points; while they are the same from screen to screen, so are the copies of their features."""
+        if self.working is None or not self.working.follow(self.state):
+            self.working = None  # lets go of the old copies before the new ones are made
+            self.working = WorkingSet.of_competing(self.problem, self.state, self.weight)
+        return self.working
 
     def _interior_fits(self, working: WorkingSet) -> bool:
         """Whether to follow the central path, once: by request, or because β lies on a face larger than W."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
+from dualview_plugin.solver.laplacian_system import number_of_pair
 
 _NEWTON_STEPS = 60
 _ADMITTED = 1e-2  # share of C that a new class gets at most
@@ -167,13 +168,10 @@ def list_edges(
     squared_norms: NDArray[np.float64],
     smallest: float,
     pair: NDArray[np.int64],
-    point: NDArray[np.int64],
+    row: NDArray[np.int64],
     share: NDArray[np.float64],
 ) -> int:
-    """Lists the edges of the Laplacians M_i with share · ‖φ_i‖² > smallest: class pair, point, share; how many.
-
-    The pair of classes low < high has the number high (high − 1) / 2 + low.
-    """
+    """Lists the edges of the Laplacians M_i with share · ‖φ_i‖² > smallest: class pair, row, share; how many."""
     n_edges = 0
     stiffness = np.empty(classes.shape[1])
     for i in range(len(count)):
@@ -185,8 +183,7 @@ def list_edges(
             for b in range(a):
                 edge = stiffness[a] * stiffness[b] / total
                 if edge * squared_norms[i] > smallest:
-                    high, low = max(classes[i, a], classes[i, b]), min(classes[i, a], classes[i, b])
-                    pair[n_edges] = np.int64(high) * (high - 1) // 2 + low
-                    point[n_edges], share[n_edges] = i, edge
+                    pair[n_edges] = number_of_pair(np.int64(classes[i, a]), np.int64(classes[i, b]))
+                    row[n_edges], share[n_edges] = i, edge
                     n_edges += 1
     return n_edges

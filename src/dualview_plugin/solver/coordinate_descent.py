@@ -44,6 +44,14 @@ class WorkingSet:
         """All points with more than one active class."""
         return cls(problem, state, weight, np.flatnonzero(state.count > 1))
 
+    def follow(self, state: SimplexState) -> bool:
+        """Takes the lists of its points anew, if these still are the ones with more than one active class."""
+        competing = np.flatnonzero(state.count > 1)
+        if not np.array_equal(competing, self.rows):
+            return False
+        self.state = state.take(competing)
+        return True
+
     @property
     def size(self) -> int:
         """The number of points."""

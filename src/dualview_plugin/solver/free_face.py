@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dualview_plugin.solver.compiled import compiled
+from dualview_plugin.solver.laplacian_system import Edges, number_of_pair
 from dualview_plugin.solver.simplex_state import SimplexState
 
 _DENSE_CLASSES = 64  # up to here U is handled as a dense matrix by BLAS
@@ -29,13 +30,11 @@ class FreeFace:
 
     basis: csr_array
     points: NDArray[np.int64]
-    features: NDArray[np.floating]
+    features: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, state: SimplexState, features: NDArray[np.floating], n_classes: int, dtype: type[np.floating]
-    ) -> FreeFace:
-        """The face of a state's positive β, with features in the precision ``dtype``."""
+    def of(cls, state: SimplexState, features: NDArray[np.floating], n_classes: int) -> FreeFace:
+        """The face of a state's positive β; the features become float64."""
         positive = state.beta > 0
         free = positive.sum(axis=1) - 1
         n_free, n_entries = int(free.sum()), int(((free + 1) * (free + 2) // 2 - 1).sum())
@@ -44,7 +43,7 @@ class FreeFace:
         fill_helmert_basis(state.classes, state.beta, state.count, start, column, value)
         rows = np.repeat(np.arange(len(free)), free)
         basis = csr_array((value, column, start), shape=(n_free, n_classes))
-        return cls(basis.astype(dtype), rows, features[rows].astype(dtype, copy=False))
+        return cls(basis, rows, features[rows].astype(np.float64, copy=False))
 
     @property
     def n_free(self) -> int:
@@ -57,26 +56,26 @@ class FreeFace:
         return int(self.basis.shape[1])
 
     @cached_property
-    def _dense_basis(self) -> NDArray[np.floating]:
+    def _dense_basis(self) -> NDArray[np.float64]:
         return np.asarray(self.basis.toarray())
 
     @cached_property
     def _transposed_basis(self) -> csr_array:
         return csr_array(self.basis.T)
 
-    def apply(self, direction: NDArray[np.floating]) -> NDArray[np.floating]:
+    def apply(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
         """A(D)_f = u_fᵀ D φ_f."""
         if self.n_classes <= _DENSE_CLASSES:
             return np.asarray(np.einsum("fc,fc->f", self._dense_basis, self.features @ direction.T))
         return np.asarray(np.einsum("fd,fd->f", self.basis @ direction, self.features))
 
-    def apply_transposed(self, v: NDArray[np.floating]) -> NDArray[np.floating]:
+    def apply_transposed(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Aᵀ(v) = Σ_f v_f u_f φ_fᵀ, (n_classes, n_features)."""
         if self.n_classes <= _DENSE_CLASSES:
             return np.asarray((self._dense_basis * v[:, None]).T @ self.features)
         return np.asarray(self._transposed_basis @ (self.features * v[:, None]))
 
-    def gram(self) -> NDArray[np.floating]:
+    def gram(self) -> NDArray[np.float64]:
         """A Aᵀ = (U Uᵀ) ∘ (Φ_f Φ_fᵀ), (n_free, n_free)."""
         if self.n_classes <= _DENSE_CLASSES:
             classes = self._dense_basis @ self._dense_basis.T
@@ -85,23 +84,29 @@ class FreeFace:
         classes *= self.features @ self.features.T
         return np.asarray(classes)
 
-    def block(self, first: int, second: int) -> NDArray[np.floating] | None:
-        """Σ_f u_f,first u_f,second φ_f φ_fᵀ (n_features, n_features): one block of AᵀA. None where it is zero."""
+    def diagonal_block(self, c: int) -> NDArray[np.float64] | None:
+        """Σ_f u_fc² φ_f φ_fᵀ (n_features, n_features): the block of AᵀA at one class. None where it is zero."""
         columns = self._transposed_basis
-        common, left, right = np.intersect1d(
-            _column_rows(columns, first), _column_rows(columns, second), assume_unique=True, return_indices=True
-        )
-        if not len(common):
+        used = slice(columns.indptr[c], columns.indptr[c + 1])
+        if used.start == used.stop:
             return None
-        weights = _column_values(columns, first)[left] * _column_values(columns, second)[right]
-        chosen = self.features[common]
-        return np.asarray((chosen * weights[:, None]).T @ chosen)
+        scaled = self.features[columns.indices[used]] * columns.data[used, None]
+        return np.asarray(scaled.T @ scaled)
 
-    def entries_at(self, classes: NDArray[np.int32]) -> NDArray[np.floating]:
+    def edges(self) -> Edges:
+        """AᵀA as Laplacians: Σ_r u_r u_rᵀ = I − 11ᵀ/q of a point joins all pairs of its q positive classes by 1/q."""
+        last = np.flatnonzero(np.diff(self.points, append=-1))
+        size = np.diff(self.basis.indptr)[last].astype(np.int64)
+        n_edges = int((size * (size - 1) // 2).sum())
+        pair, row, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
+        list_pairs(self.basis.indptr, self.basis.indices, last, pair, row, share)
+        return Edges(pair, row, share)
+
+    def entries_at(self, classes: NDArray[np.int32]) -> NDArray[np.float64]:
         """U_fc for one class c per row."""
         return np.asarray(self.basis[np.arange(self.n_free), classes]).ravel()
 
-    def change_of_beta(self, v: NDArray[np.floating], state: SimplexState) -> NDArray[np.float64]:
+    def change_of_beta(self, v: NDArray[np.float64], state: SimplexState) -> NDArray[np.float64]:
         """Uᵀ v on the lists of active classes of the state that the face was made of, shaped like its β."""
         points, position = np.unique(self.points, return_inverse=True)
         gather = csr_array((v, (position, np.arange(self.n_free))), shape=(len(points), self.n_free))
@@ -110,14 +115,6 @@ class FreeFace:
         change[points] = np.take_along_axis(by_class, state.classes[points].astype(np.int64), axis=1)
         change[state.beta <= 0.0] = 0.0
         return change
-
-
-def _column_rows(columns: csr_array, c: int) -> NDArray[np.integer]:
-    return np.asarray(columns.indices[columns.indptr[c] : columns.indptr[c + 1]])
-
-
-def _column_values(columns: csr_array, c: int) -> NDArray[np.floating]:
-    return np.asarray(columns.data[columns.indptr[c] : columns.indptr[c + 1]])
 
 
 @compiled
@@ -146,3 +143,23 @@ def fill_helmert_basis(
                 entry += 1
             row += 1
             start[row] = entry
+
+
+@compiled
+def list_pairs(
+    start: NDArray[np.integer],
+    column: NDArray[np.integer],
+    last: NDArray[np.int64],
+    pair: NDArray[np.int64],
+    row: NDArray[np.int64],
+    share: NDArray[np.float64],
+) -> None:
+    """Fills edges between all pairs of the classes that the basis rows ``last`` hold, each with 1 / their number."""
+    n_edges = 0
+    for f in last:
+        size = start[f + 1] - start[f]
+        for a in range(size):
+            for b in range(a):
+                pair[n_edges] = number_of_pair(np.int64(column[start[f] + a]), np.int64(column[start[f] + b]))
+                row[n_edges], share[n_edges] = f, 1.0 / size
+                n_edges += 1

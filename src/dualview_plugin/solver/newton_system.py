@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from dualview_plugin.solver.free_face import FreeFace
+from dualview_plugin.solver.laplacian_system import laplacian_system
 
 LARGEST_FACTOR = 5000  # dimension up to which a Cholesky factor is cheaper than conjugate gradients
 _CG_TOLERANCE = 1e-2
@@ -37,26 +38,25 @@ def _on_the_face(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) ->
 
 
 def _on_the_weights(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-    n_classes, n_features = gradient.shape
-    system = np.zeros((n_classes, n_features, n_classes, n_features))
-    for first in range(n_classes):
-        for second in range(first + 1):
-            block = face.block(first, second)
-            if block is not None:
-                system[first, :, second, :] = sigma * block
-    solved = solve_shifted(system.reshape(gradient.size, gradient.size), gradient.ravel(), 1.0)
-    return np.asarray(-solved.reshape(n_classes, n_features))
+    system = laplacian_system(face.features, face.edges(), len(gradient))
+    system *= sigma
+    return np.asarray(-solve_shifted(system, gradient.ravel(), 1.0).reshape(gradient.shape))
 
 
-def solve_shifted(system: NDArray[np.floating], right: NDArray[np.floating], shift: float) -> NDArray[np.floating]:
+def solve_shifted(system: NDArray[np.float64], right: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
     """Solves (shift · I + system) x = right from the lower triangle of the system, which is overwritten.
 
     Raises:
         LinAlgError: the shifted system is not positive definite.
     """
+    return np.asarray(cho_solve(factor_of_shifted(system, shift), right, check_finite=False))
+
+
+def factor_of_shifted(system: NDArray[np.float64], shift: float) -> tuple[NDArray[np.float64], bool]:
+    """The Cholesky factor of shift · I + system, for ``cho_solve``; raises and overwrites as ``solve_shifted`` does."""
     system.flat[:: len(system) + 1] += shift
-    factor = cho_factor(system.T, lower=False, overwrite_a=True, check_finite=False)
-    return np.asarray(cho_solve(factor, right, check_finite=False))
+    factor: tuple[NDArray[np.float64], bool] = cho_factor(system.T, lower=False, overwrite_a=True, check_finite=False)
+    return factor
 
 
 def _by_conjugate_gradients(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -67,12 +67,11 @@ def _by_conjugate_gradients(face: FreeFace, sigma: float, gradient: NDArray[np.f
             [r if f is None else cho_solve(f, r, check_finite=False) for f, r in zip(factors, residual, strict=True)]
         )
 
-    dtype = face.features.dtype
     direction, residual = np.zeros_like(gradient), -gradient
     conjugate = preconditioned = precondition(residual)
     energy, goal = np.vdot(residual, preconditioned), _CG_TOLERANCE * np.linalg.norm(gradient)
     for _ in range(_CG_STEPS):
-        image = conjugate + sigma * face.apply_transposed(face.apply(conjugate.astype(dtype)))
+        image = conjugate + sigma * face.apply_transposed(face.apply(conjugate))
         step = energy / np.vdot(conjugate, image)
         direction, residual = direction + step * conjugate, residual - step * image
         if np.linalg.norm(residual) <= goal:
@@ -83,11 +82,6 @@ def _by_conjugate_gradients(face: FreeFace, sigma: float, gradient: NDArray[np.f
     return direction
 
 
-def _block_factor(face: FreeFace, sigma: float, c: int) -> tuple[NDArray[np.floating], bool] | None:
-    block = face.block(c, c)
-    if block is None:
-        return None
-    block = sigma * block.astype(np.float64)
-    block.flat[:: len(block) + 1] += 1.0
-    factor: tuple[NDArray[np.floating], bool] = cho_factor(block, overwrite_a=True, check_finite=False)
-    return factor
+def _block_factor(face: FreeFace, sigma: float, c: int) -> tuple[NDArray[np.float64], bool] | None:
+    block = face.diagonal_block(c)
+    return None if block is None else factor_of_shifted(sigma * block, 1.0)

@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.linalg.blas import dsyrk
+from scipy.linalg import LinAlgError, cho_solve
 
 from dualview_plugin.solver import central_path as path
 from dualview_plugin.solver.coordinate_descent import WorkingSet
+from dualview_plugin.solver.laplacian_system import Edges, laplacian_system
+from dualview_plugin.solver.newton_system import factor_of_shifted
 from dualview_plugin.solver.proximal_point import loss_of_active, scores_of_active
 from dualview_plugin.solver.simplex_state import SimplexState
 
@@ -31,7 +32,6 @@ _TO_BOUNDARY = 0.995  # share of the longest step that is taken
 _STALLED = 1e-6  # a step shorter than this ends the run
 _CENTRALITY_CORRECTORS = 3
 _DROPPED = 1e-2  # all edges that are left out change the matrix by at most this times I
-_ROWS_PER_PRODUCT = 4096
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class PathFollower:
     def _step(self, residual: NDArray[np.float64]) -> bool:
         """Predictor and corrector with one factor; False if the matrix is singular or the step too short."""
         try:
-            factor = cho_factor(self._system().T, lower=False, overwrite_a=True, check_finite=False)
+            factor = factor_of_shifted(self._system(), 1.0)
         except LinAlgError:
             return False
         beta, mu = self.point.beta, self.point.mu
@@ -228,30 +228,13 @@ class PathFollower:
         )
 
     def _system(self) -> NDArray[np.float64]:
-        """The matrix of a step; only its lower triangle is filled."""
-        n_classes, n_features = self.working.weight.shape
-        pair, point, share = self._edges()
-        order = np.argsort(pair, kind="stable")
-        point, root = point[order], np.sqrt(share[order])
-        bounds = np.searchsorted(pair[order], np.arange(n_classes * (n_classes - 1) // 2 + 1))
-        system = np.zeros((n_classes, n_features, n_classes, n_features))
-        for high in range(n_classes):
-            for low in range(high):
-                number = high * (high - 1) // 2 + low
-                first, last = bounds[number], bounds[number + 1]
-                if first < last:
-                    gram = self._gram(point[first:last], root[first:last])
-                    system[high, :, high, :] += gram
-                    system[low, :, low, :] += gram
-                    system[high, :, low, :] -= gram + np.tril(gram, -1).T
-        square: NDArray[np.float64] = system.reshape(n_classes * n_features, n_classes * n_features)
-        square.flat[:: len(square) + 1] += 1.0
-        return square
+        """Σ_i M_i ⊗ φ_i φ_iᵀ; only its lower triangle is filled."""
+        return laplacian_system(self.features, self._edges(), len(self.working.weight))
 
-    def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """The edges of all Laplacians M_i that are not negligible: number of the pair of classes, point, share."""
+    def _edges(self) -> Edges:
+        """The edges of all Laplacians M_i that are not negligible."""
         n_edges = int((self.count.astype(np.int64) * (self.count - 1) // 2).sum())
-        pair, point, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
+        pair, row, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
         used = path.list_edges(
             self.classes,
             self.point.beta,
@@ -260,17 +243,7 @@ class PathFollower:
             self.working.squared_norms,
             _DROPPED / (2 * n_edges),
             pair,
-            point,
+            row,
             share,
         )
-        return pair[:used], point[:used], share[:used]
-
-    def _gram(self, points: NDArray[np.int64], root: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Σ root² φφᵀ over the points; only its lower triangle is filled."""
-        n_features = self.features.shape[1]
-        gram = np.zeros((n_features, n_features), order="F")
-        for start in range(0, len(points), _ROWS_PER_PRODUCT):
-            some = slice(start, start + _ROWS_PER_PRODUCT)
-            rows = self.features[points[some]] * root[some, None]
-            gram = dsyrk(1.0, rows.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
-        return gram
+        return Edges(pair[:used], row[:used], share[:used])

@@ -14,7 +14,6 @@ from dualview_plugin.validation import check_integer, check_positive
 
 OWNER = "solve_crammer_singer"
 _LARGEST_NORM = 1e15  # beyond it a squared norm leaves the range of float32
-_ROWS_PER_CHECK = 8192
 
 
 @dataclass(frozen=True)
@@ -107,19 +106,12 @@ def _check_features(features: object) -> NDArray[np.floating]:
         raise InvalidValueError("features", OWNER, f"{constraint} with at least one row and column", features.shape)
     dtype = np.float32 if features.dtype in (np.float16, np.float32) else np.float64
     array: NDArray[np.floating] = np.ascontiguousarray(features, dtype=dtype)
-    for start in range(0, len(array), _ROWS_PER_CHECK):
-        _check_finite(array[start : start + _ROWS_PER_CHECK], start)
+    largest = max(abs(float(array.min())), abs(float(array.max())))
+    if not largest * np.sqrt(array.shape[1]) < _LARGEST_NORM:  # NaN compares false
+        at = np.unravel_index(int(np.abs(array).argmax()), array.shape)  # of the NaN, if there is one
+        constraint = f"finite, with row norms below {_LARGEST_NORM:g}"
+        raise InvalidValueError("features", OWNER, constraint, f"{array[at]} in row {at[0]}")
     return array
-
-
-def _check_finite(rows: NDArray[np.floating], start: int) -> None:
-    bad = ~(np.abs(rows).max(axis=1).astype(np.float64) * np.sqrt(rows.shape[1]) < _LARGEST_NORM)  # NaN compares false
-    if bad.any():
-        row = int(bad.argmax())
-        value = rows[row][np.abs(rows[row]).argmax()]
-        raise InvalidValueError(
-            "features", OWNER, f"finite, with row norms below {_LARGEST_NORM:g}", f"{value} in row {start + row}"
-        )
 
 
 def _check_labels(labels: object, n_train: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from dualview_plugin.solver.problem import CrammerSingerProblem
 from dualview_plugin.solver.simplex_state import SimplexState
 
 NEW_CLASSES = 4  # at most so many enter the list of a point in one screen
-_NUMBERS_PER_BLOCK = 2_000_000  # features and scores of a block of rows
+_NUMBERS_PER_BLOCK = 200_000  # features and scores of a block of rows, few enough for the cache of a core
 _ROW_SHIFT = 7919  # a prime: ties are broken by another class in every row
 
 
@@ -53,7 +53,7 @@ def screen(
     """The objectives at ``weight``; enters up to ``NEW_CLASSES`` classes per point that violate by ``threshold``."""
     features = problem.features if double else problem.features32
     transposed = np.ascontiguousarray(weight.T, dtype=np.float64 if double else np.float32)
-    rows = max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features))
+    rows = rows_per_block(problem)
     max_new = min(NEW_CLASSES, problem.n_classes - 1)
     loss, added, refused = 0.0, 0, 0
     for start in range(0, problem.n_train, rows):
@@ -62,6 +62,11 @@ def screen(
         loss, added, refused = loss + found[0], added + found[1], refused + found[2]
     primal = 0.5 * float(np.vdot(weight, weight)) + problem.C * loss
     return ScreenResult(primal, state.dual_objective(weight), added, refused)
+
+
+def rows_per_block(problem: CrammerSingerProblem) -> int:
+    """How many points are scored at once."""
+    return max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features))
 
 
 def entry_threshold(problem: CrammerSingerProblem, gap: float) -> float:

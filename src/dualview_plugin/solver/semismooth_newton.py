@@ -101,7 +101,7 @@ class SemismoothNewton:
             state = self.working.state
             if not 0 < state.n_free <= LARGEST_FACTOR:
                 return
-            face = FreeFace.of(state, self.working.features, self.n_classes, np.float64)
+            face = FreeFace.of(state, self.working.features, self.n_classes)
             share, moved = step_on_the_face(state, face, self.working.weight)
             self.beta = moved.beta
             if not self._accept_if_better() or not _WORTHWHILE <= share < 1.0 or self.expired():
@@ -117,7 +117,7 @@ class SemismoothNewton:
         return 0.5 * float(np.vdot(self.weight, self.weight)) + envelope, gradient
 
     def _newton_step(self, gradient: NDArray[np.float64]) -> None:
-        face = FreeFace.of(self.trial, self.working.features, self.n_classes, np.float64)
+        face = FreeFace.of(self.trial, self.working.features, self.n_classes)
         direction = newton_direction(face, self.sigma, gradient)
         state, along = self.working.state, np.zeros_like(self.scores)
         scores_of_active(self.working.features, direction, state.classes, state.count, along)

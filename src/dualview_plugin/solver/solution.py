@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from dualview_plugin.solver.compiled import compiled
 from dualview_plugin.solver.problem import CrammerSingerProblem
+from dualview_plugin.solver.screen import largest_gradient, rows_per_block
 
-_NUMBERS_PER_BLOCK = 1_000_000  # features and scores of a block of rows
+_NUMBERS_PER_BLOCK = 2_000_000  # features of a block of support rows
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,17 @@ def weight_of(problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: 
 
 def total_loss(problem: CrammerSingerProblem, weight: NDArray[np.float64]) -> float:
     """Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩), in blocks of rows, in float64."""
-    rows, loss = max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features)), 0.0
+    rows, loss = rows_per_block(problem), 0.0
     for start in range(0, problem.n_train, rows):
-        labels = problem.labels[start : start + rows]
         scores = problem.features[start : start + rows].astype(np.float64, copy=False) @ weight.T
-        index = np.arange(len(labels))
-        own = scores[index, labels]
-        scores += 1.0
-        scores[index, labels] = own
-        loss += float((scores.max(axis=1) - own).sum())
+        loss += loss_of_scores(scores, problem.labels[start : start + rows])
+    return loss
+
+
+@compiled
+def loss_of_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Σ_i max_c (1 − [c = y_i] + s_ic − s_{i y_i})."""
+    loss = 0.0
+    for i in range(len(labels)):
+        loss += largest_gradient(scores[i], labels[i])
     return loss

@@ -1,0 +1,65 @@
+"""Systems on W that are made of one Laplacian per point: for Newton's steps and for those along the central path.
+
+    Σ_i L_i ⊗ φ_i φ_iᵀ,    L_i = Σ_{a<b} share_iab (e_a − e_b)(e_a − e_b)ᵀ
+
+An edge joins two classes of a point. All edges between the same two classes give one matrix Φᵀ diag(share) Φ, which
+enters the system four times: with + at (a, a) and (b, b), with − at (a, b) and (b, a).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
+
+from dualview_plugin.solver.compiled import compiled
+
+_ROWS_PER_PRODUCT = 4096
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of all Laplacians: number of the pair of classes (see ``number_of_pair``), row of the point, share > 0."""
+
+    pair: NDArray[np.int64]
+    row: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+
+def laplacian_system(features: NDArray[np.float64], edges: Edges, n_classes: int) -> NDArray[np.float64]:
+    """The system, square in n_classes · n_features dimensions; only its lower triangle is filled."""
+    n_features = features.shape[1]
+    order = np.argsort(edges.pair, kind="stable")
+    row, root = edges.row[order], np.sqrt(edges.share[order])
+    bounds = np.searchsorted(edges.pair[order], np.arange(n_classes * (n_classes - 1) // 2 + 1))
+    system = np.zeros((n_classes, n_features, n_classes, n_features))
+    for high in range(n_classes):
+        for low in range(high):
+            number = number_of_pair(high, low)
+            first, last = bounds[number], bounds[number + 1]
+            if first < last:
+                gram = _gram(features, row[first:last], root[first:last])
+                system[high, :, high, :] += gram
+                system[low, :, low, :] += gram
+                system[high, :, low, :] -= gram + np.tril(gram, -1).T
+    return system.reshape(n_classes * n_features, n_classes * n_features)
+
+
+def _gram(features: NDArray[np.float64], rows: NDArray[np.int64], root: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Σ root² φφᵀ over the rows; only its lower triangle is filled."""
+    n_features = features.shape[1]
+    gram = np.zeros((n_features, n_features), order="F")
+    for start in range(0, len(rows), _ROWS_PER_PRODUCT):
+        some = slice(start, start + _ROWS_PER_PRODUCT)
+        scaled = features[rows[some]] * root[some, None]
+        gram = dsyrk(1.0, scaled.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
+    return gram
+
+
+@compiled
+def number_of_pair(first: int | np.int64, second: int | np.int64) -> int:
+    """The number of a pair of classes in whichever order: 0 for (1, 0), 1 for (2, 0), 2 for (2, 1), 3 for (3, 0)."""
+    high, low = max(first, second), min(first, second)
+    return int(high * (high - 1) // 2 + low)
