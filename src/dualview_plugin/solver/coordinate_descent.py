@@ -42,14 +42,13 @@ class WorkingSet:
         cls, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64]
     ) -> WorkingSet:
         """All points with more than one active class."""
-        return cls(problem, state, weight, np.flatnonzero(state.count > 1))
+        return cls(problem, state, weight, state.competing)
 
     def follow(self, state: SimplexState) -> bool:
         """Takes the lists of its points anew, if these still are the ones with more than one active class."""
-        competing = np.flatnonzero(state.count > 1)
-        if not np.array_equal(competing, self.rows):
+        if not np.array_equal(state.competing, self.rows):
             return False
-        self.state = state.take(competing)
+        self.state = state.take(self.rows)
         return True
 
     @property

@@ -93,14 +93,10 @@ class FreeFace:
         scaled = self.features[columns.indices[used]] * columns.data[used, None]
         return np.asarray(scaled.T @ scaled)
 
-    def edges(self) -> Edges:
-        """AᵀA as Laplacians: Σ_r u_r u_rᵀ = I − 11ᵀ/q of a point joins all pairs of its q positive classes by 1/q."""
+    def edges(self, sigma: float) -> Edges:
+        """σ AᵀA as Laplacians: Σ_r u_r u_rᵀ = I − 11ᵀ/q of a point joins all pairs of its q positive classes by 1/q."""
         last = np.flatnonzero(np.diff(self.points, append=-1))
-        size = np.diff(self.basis.indptr)[last].astype(np.int64)
-        n_edges = int((size * (size - 1) // 2).sum())
-        pair, row, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
-        list_pairs(self.basis.indptr, self.basis.indices, last, pair, row, share)
-        return Edges(pair, row, share)
+        return Edges(*list_pairs(self.basis.indptr, self.basis.indices, last, sigma))
 
     def entries_at(self, classes: NDArray[np.int32]) -> NDArray[np.float64]:
         """U_fc for one class c per row."""
@@ -150,16 +146,20 @@ def list_pairs(
     start: NDArray[np.integer],
     column: NDArray[np.integer],
     last: NDArray[np.int64],
-    pair: NDArray[np.int64],
-    row: NDArray[np.int64],
-    share: NDArray[np.float64],
-) -> None:
-    """Fills edges between all pairs of the classes that the basis rows ``last`` hold, each with 1 / their number."""
+    sigma: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Pair, row and share of the edges between all classes that a basis row in ``last`` holds: σ / their number."""
+    n_edges = 0
+    for f in last:
+        size = start[f + 1] - start[f]
+        n_edges += size * (size - 1) // 2
+    pair, row, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
     n_edges = 0
     for f in last:
         size = start[f + 1] - start[f]
         for a in range(size):
             for b in range(a):
                 pair[n_edges] = number_of_pair(np.int64(column[start[f] + a]), np.int64(column[start[f] + b]))
-                row[n_edges], share[n_edges] = f, 1.0 / size
+                row[n_edges], share[n_edges] = f, sigma / size
                 n_edges += 1
+    return pair, row, share

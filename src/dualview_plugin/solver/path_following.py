@@ -233,17 +233,5 @@ class PathFollower:
 
     def _edges(self) -> Edges:
         """The edges of all Laplacians M_i that are not negligible."""
-        n_edges = int((self.count.astype(np.int64) * (self.count - 1) // 2).sum())
-        pair, row, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
-        used = path.list_edges(
-            self.classes,
-            self.point.beta,
-            self.slack,
-            self.count,
-            self.working.squared_norms,
-            _DROPPED / (2 * n_edges),
-            pair,
-            row,
-            share,
-        )
-        return Edges(pair[:used], row[:used], share[:used])
+        norms = self.working.squared_norms
+        return Edges(*path.list_edges(self.classes, self.point.beta, self.slack, self.count, norms, _DROPPED))

@@ -8,6 +8,7 @@ the classes that hold mass would gain by entering, so the strongest of them are 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,22 +52,24 @@ def screen(
     double: bool,
 ) -> ScreenResult:
     """The objectives at ``weight``; enters up to ``NEW_CLASSES`` classes per point that violate by ``threshold``."""
-    features = problem.features if double else problem.features32
-    transposed = np.ascontiguousarray(weight.T, dtype=np.float64 if double else np.float32)
-    rows = rows_per_block(problem)
     max_new = min(NEW_CLASSES, problem.n_classes - 1)
     loss, added, refused = 0.0, 0, 0
-    for start in range(0, problem.n_train, rows):
-        block = features[start : start + rows].astype(transposed.dtype, copy=False)
-        found = scan(block @ transposed, start, state.classes, state.beta, state.count, state.C, threshold, max_new)
+    for start, scores in scores_in_blocks(problem, weight, double=double):
+        found = scan(scores, start, state.classes, state.beta, state.count, state.C, threshold, max_new)
         loss, added, refused = loss + found[0], added + found[1], refused + found[2]
     primal = 0.5 * float(np.vdot(weight, weight)) + problem.C * loss
     return ScreenResult(primal, state.dual_objective(weight), added, refused)
 
 
-def rows_per_block(problem: CrammerSingerProblem) -> int:
-    """How many points are scored at once."""
-    return max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features))
+def scores_in_blocks(
+    problem: CrammerSingerProblem, weight: NDArray[np.float64], *, double: bool
+) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """The scores ⟨w_c, φ_i⟩ of all points, in blocks of rows, each with the number of its first."""
+    features = problem.features if double else problem.features32
+    transposed = np.ascontiguousarray(weight.T, dtype=np.float64 if double else np.float32)
+    rows = max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features))
+    for start in range(0, problem.n_train, rows):
+        yield start, features[start : start + rows].astype(transposed.dtype, copy=False) @ transposed
 
 
 def entry_threshold(problem: CrammerSingerProblem, gap: float) -> float:

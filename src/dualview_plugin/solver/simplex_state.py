@@ -48,6 +48,11 @@ class SimplexState:
         return int(count_support(self.beta, self.count))
 
     @property
+    def competing(self) -> NDArray[np.int64]:
+        """The points with more than one active class, ascending."""
+        return np.flatnonzero(self.count > 1)
+
+    @property
     def label_total(self) -> float:
         """Σ_i β_{i y_i}."""
         return float(self.beta[:, 0].sum())

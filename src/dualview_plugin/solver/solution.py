@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from dualview_plugin.solver.compiled import compiled
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import largest_gradient, rows_per_block
+from dualview_plugin.solver.screen import largest_gradient, scores_in_blocks
 
 _NUMBERS_PER_BLOCK = 2_000_000  # features of a block of support rows
 
@@ -92,16 +92,15 @@ def weight_of(problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: 
 
 
 def total_loss(problem: CrammerSingerProblem, weight: NDArray[np.float64]) -> float:
-    """Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩), in blocks of rows, in float64."""
-    rows, loss = rows_per_block(problem), 0.0
-    for start in range(0, problem.n_train, rows):
-        scores = problem.features[start : start + rows].astype(np.float64, copy=False) @ weight.T
-        loss += loss_of_scores(scores, problem.labels[start : start + rows])
-    return loss
+    """Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩), in float64."""
+    return sum(
+        loss_of_scores(scores, problem.labels[start : start + len(scores)])
+        for start, scores in scores_in_blocks(problem, weight, double=True)
+    )
 
 
 @compiled
-def loss_of_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def loss_of_scores(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Σ_i max_c (1 − [c = y_i] + s_ic − s_{i y_i})."""
     loss = 0.0
     for i in range(len(labels)):
