@@ -184,6 +184,15 @@ def test_auto_follows_the_central_path_where_classes_overlap_and_the_margin_is_h
     assert not calls
 
 
+def test_auto_does_not_wait_for_descent_to_crawl_where_a_hard_margin_is_crowded():
+    """Random labels: one round of descent leaves far more free multipliers than weights; the next screen is the last."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(1500, 6)), rng.integers(0, 4, 1500)
+    solution = solve_crammer_singer(features, labels, 100.0)
+    assert_certified(solution, features, labels, 100.0, tol=1e-6)
+    assert solution.n_iter == 2
+
+
 def test_a_run_that_is_stopped_loses_nothing():
     """What descent had reached stays where the path has not come further."""
     features, labels = blobs(1009, 7, 5, spread=2.0)

@@ -28,6 +28,8 @@ _SETTLED = 1e-3  # below this relative gap, and
 _FIRM_MARGIN = 0.05  # above this hardness,
 _SMALL_FACE = 600  # Newton's systems of up to this dimension cost less than the passes that descent would need
 _CRAWL = 0.3  # a round of descent that leaves more than this share of the gap is the last
+_CROWDED = 10  # so many free multipliers for an entry of W,
+_HARD_MARGIN = 5.0  # at this hardness: descent will crawl, however well it begins
 _FIRST_SIGMA = 100.0
 _CLEARING_PASSES = 6
 
@@ -133,8 +135,15 @@ class ActiveSetSolver:
         auto = self.method == "auto"
         budget = _PASSES_BEFORE_NEWTON if auto else _PASSES
         gap = descend_until(working, target, self.rng, budget=budget, expired=self.monitor.expired)
-        self.newton = auto and gap > target and self.result.gap > _CRAWL * self.last_gap
+        crawls = self.result.gap > _CRAWL * self.last_gap or self._is_crowded(working)
+        self.newton = auto and gap > target and crawls
         self.last_gap = self.result.gap
+
+    def _is_crowded(self, working: WorkingSet) -> bool:
+        """Whether β has far more free entries than W, on a hard margin and with the interior point to be had."""
+        if self.crossed or self.problem.hardness < _HARD_MARGIN or self.problem.n_weights > LARGEST_WEIGHT:
+            return False
+        return working.state.n_free > _CROWDED * self.problem.n_weights
 
     def _newton(self, working: WorkingSet) -> None:
         """Proximal steps; only one while screens still bring new classes, since the working set is then a guess."""
