@@ -185,7 +185,7 @@ def test_auto_follows_the_central_path_where_classes_overlap_and_the_margin_is_h
 
 
 def test_auto_does_not_wait_for_descent_to_crawl_where_a_hard_margin_is_crowded():
-    """Random labels: one round of descent leaves far more free multipliers than weights; the next screen is the last."""
+    """Random labels: descent once leaves far more free multipliers than weights; the next screen is the last."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(1500, 6)), rng.integers(0, 4, 1500)
     solution = solve_crammer_singer(features, labels, 100.0)
