@@ -107,14 +107,16 @@ class ActiveSetSolver:
             self.working = WorkingSet.of_competing(self.problem, self.state, self.weight)
         return self.working
 
+    @property
+    def _interior_is_open(self) -> bool:
+        """Whether the central path can be followed: it was not yet, and W is small enough for the matrix of a step."""
+        return not self.crossed and self.problem.n_weights <= LARGEST_WEIGHT
+
     def _interior_fits(self, working: WorkingSet) -> bool:
         """Whether to follow the central path, once: by request, or because β lies on a face larger than W."""
-        if self.crossed:
+        if not self._interior_is_open or self.method == "newton":
             return False
-        if self.method != "auto":
-            return self.method == "interior"
-        n_weights = self.problem.n_weights
-        return n_weights <= LARGEST_WEIGHT and (self.gave_up or working.state.n_free > n_weights)
+        return self.method == "interior" or self.gave_up or working.state.n_free > self.problem.n_weights
 
     def _interior_point(self) -> None:
         """Rounds of path following, and descent to clear away what its interior solution leaves on the lists."""
@@ -141,9 +143,8 @@ class ActiveSetSolver:
 
     def _is_crowded(self, working: WorkingSet) -> bool:
         """Whether β has far more free entries than W, on a hard margin and with the interior point to be had."""
-        if self.crossed or self.problem.hardness < _HARD_MARGIN or self.problem.n_weights > LARGEST_WEIGHT:
-            return False
-        return working.state.n_free > _CROWDED * self.problem.n_weights
+        hard = self.problem.hardness >= _HARD_MARGIN
+        return hard and self._interior_is_open and working.state.n_free > _CROWDED * self.problem.n_weights
 
     def _newton(self, working: WorkingSet) -> None:
         """Proximal steps; only one while screens still bring new classes, since the working set is then a guess."""
