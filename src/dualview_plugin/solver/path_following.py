@@ -30,7 +30,9 @@ from dualview_plugin.solver.simplex_state import SimplexState
 _STEPS = 100
 _TO_BOUNDARY = 0.995  # share of the longest step that is taken
 _STALLED = 1e-6  # a step shorter than this ends the run
-_CENTRALITY_CORRECTORS = 3
+_CENTRALITY_CORRECTORS = 10  # at most, for one step; each costs a fraction of the factor that it shares
+_LONGER, _FARTHER = 1.3, 0.2  # a corrector aims at a step this many times as long, and this much longer
+_GAIN = 0.01  # share of that aim that has to be reached for another one
 _DROPPED = 1e-2  # all edges that are left out change the matrix by at most this times I
 
 
@@ -194,13 +196,13 @@ class PathFollower:
         best = self._direction(product, mu, residual, factor)
         length = min(1.0, _TO_BOUNDARY * self._longest(best))
         for _ in range(_CENTRALITY_CORRECTORS):
-            goal = min(1.0, 1.1 * length + 0.1)
+            goal = min(1.0, _LONGER * length + _FARTHER)
             reached = (self.point.beta + goal * best.beta) * (self.slack + goal * best.slack)
             shift = np.maximum(np.clip(reached, 0.1 * mu, 10 * mu) - reached, -10 * mu)
             product = product - np.where(self.listed, shift, 0.0)
             better = self._direction(product, mu, residual, factor)
             longer = min(1.0, _TO_BOUNDARY * self._longest(better))
-            if longer < length + 0.1 * (goal - length):
+            if longer < length + _GAIN * (goal - length):
                 break
             best, length = better, longer
         return best, length
