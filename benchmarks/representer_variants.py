@@ -1,10 +1,10 @@
-"""Which reading of representer point selection gives the paper's scores: the penalty, and where the retraining stops.
+"""Which reading of representer point selection gives the paper's scores: penalty, targets, where the retraining stops.
 
     python -m benchmarks.representer_variants --data mnist
 
-All four metrics, each in its world, for the minimiser at several penalties λ, and for the gradient descent that the
-paper's reference stops at 1/200 of the first gradient, from the network's weights and from zero. Writes
-``results/representer-variants-<data>.csv`` and ``.json``; resumable.
+All four metrics, each in its world, for the minimiser at several penalties λ, for that of the cross entropy to the
+labels, and for the gradient descent that the paper's reference stops at 1/200 of the first gradient, from the network's
+weights and from zero. Writes ``results/representer-variants-<data>.csv`` and ``.json``; resumable.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from tqdm import tqdm
 
 from benchmarks import datasets
@@ -25,6 +26,7 @@ from benchmarks.table2 import evaluated
 from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
 from dualview_plugin import RepresenterPoints
 from dualview_plugin.errors import ConvergenceWarning
+from dualview_plugin.features import TrainingFeatures
 from dualview_plugin.gradients import SoftmaxRegression
 
 PENALTIES = (3e-5, 3e-4, 3e-3, 3e-2, 0.3, 3.0)
@@ -36,8 +38,8 @@ class StoppedRepresenterPoints(RepresenterPoints):
 
     from_zero = False
 
-    def _retrain(self, features: Tensor, soft_labels: Tensor) -> SoftmaxRegression:
-        decay, targets = self.weight_decay, soft_labels.to(features)
+    def _retrain(self, features: Tensor, targets: Tensor) -> SoftmaxRegression:
+        decay, targets = self.weight_decay, targets.to(features)
         weight = torch.zeros_like(self._network_weight(features)) if self.from_zero else self._network_weight(features)
 
         def loss(weight: Tensor) -> float:
@@ -66,8 +68,16 @@ class StoppedFromZero(StoppedRepresenterPoints):
     from_zero = True
 
 
+class LabelRepresenterPoints(RepresenterPoints):
+    """Retrained to the training labels in place of the network's outputs."""
+
+    def _targets(self, training: TrainingFeatures) -> Tensor:
+        return one_hot(training.labels, training.logits.shape[1]).double()
+
+
 VARIANTS: dict[str, tuple[type[RepresenterPoints], float]] = {
     **{f"minimiser, λ = {penalty:g}": (RepresenterPoints, penalty) for penalty in PENALTIES},
+    **{f"minimiser to the labels, λ = {penalty:g}": (LabelRepresenterPoints, penalty) for penalty in PENALTIES[2:5]},
     "stopped descent from the network's weights": (StoppedRepresenterPoints, REFERENCE_PENALTY),
     "stopped descent from zero": (StoppedFromZero, REFERENCE_PENALTY),
 }

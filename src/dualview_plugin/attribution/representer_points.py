@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.features import Standardizer, TrainData
+from dualview_plugin.features import Standardizer, TrainData, TrainingFeatures
 from dualview_plugin.gradients import SoftmaxRegression, fit_softmax_regression
 from dualview_plugin.validation import check_integer, check_positive
 
@@ -69,18 +69,22 @@ class RepresenterPoints(FeatureKernelAttribution):
 
     def _fit(self) -> None:
         training = self._training_features()
-        soft_labels = training.logits.double().softmax(1)
-        self.regression_ = self._retrain(training.features, soft_labels)
-        alpha = (soft_labels - self.regression_.probabilities) / (2 * self.weight_decay * len(soft_labels))
+        targets = self._targets(training)
+        self.regression_ = self._retrain(training.features, targets)
+        alpha = (targets - self.regression_.probabilities) / (2 * self.weight_decay * len(targets))
         self._standardizer = Standardizer.identity(training.features)
         self._set_support(torch.arange(len(alpha)), training.features, alpha)
         self.surrogate_weight_ = self.regression_.weight.to(training.features)
         self.surrogate_bias_ = self.surrogate_weight_.new_zeros(self.n_classes_)
 
-    def _retrain(self, features: Tensor, soft_labels: Tensor) -> SoftmaxRegression:
+    def _targets(self, training: TrainingFeatures) -> Tensor:
+        """What the last layer is retrained to: t, (n_train, n_classes), in double precision."""
+        return training.logits.double().softmax(1)
+
+    def _retrain(self, features: Tensor, targets: Tensor) -> SoftmaxRegression:
         start = self._network_weight(features)
         return fit_softmax_regression(
-            features, soft_labels, self.weight_decay, start=start, tol=self.tol, max_iter=self.max_iter
+            features, targets, self.weight_decay, start=start, tol=self.tol, max_iter=self.max_iter
         )
 
     def _network_weight(self, features: Tensor) -> Tensor:
