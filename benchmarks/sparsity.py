@@ -134,7 +134,7 @@ def _fitted(world: World, C: float, *, time_limit: float, cache_dir: Path) -> Du
 def draw(rows: list[Row]) -> Figure:
     """Three panels over C: accuracy, support points of each class with the fit time, and the four scores."""
     C = [row["C"] for row in rows]
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(13.5, 3.6), layout="constrained")
     accuracy, support, scores = figure.subplots(1, 3)
     for key, label in (("train_accuracy", "training"), ("test_accuracy", "test"), ("agreement", "agrees with network")):
         accuracy.plot(C, [row[key] for row in rows], marker=".", label=label)
@@ -151,7 +151,7 @@ def draw(rows: list[Row]) -> Figure:
     for axes in (accuracy, support, scores):
         axes.set(xscale="log")
     accuracy.legend()
-    scores.legend()
+    scores.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
