@@ -10,9 +10,9 @@ import pytest
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.solver import active_set, central_path, path_following, solve_crammer_singer
 from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.interior_point import without_noise
+from dualview_plugin.solver.interior_point import Trail, without_noise
 from dualview_plugin.solver.monitor import Monitor
-from dualview_plugin.solver.path_following import PathFollower
+from dualview_plugin.solver.path_following import PathFollower, PathPoint
 from dualview_plugin.solver.problem import make_problem
 from dualview_plugin.solver.simplex_state import SimplexState
 from tests.solver.crammer_singer_oracle import assert_certified, blobs
@@ -205,6 +205,24 @@ def test_a_run_that_is_stopped_loses_nothing():
     with Monitor(1e-6, 100, 1e-9, None, show_progress=False) as monitor:
         active_set.InteriorPoint(problem, state, monitor).solve(descent.weight, descent.result.gap)
     np.testing.assert_array_equal(state.beta, kept)
+
+
+def test_a_trail_starts_from_the_tightest_point_whose_gap_outweighs_what_scaling_adds():
+    """The scaled point keeps W, β / C and the slacks; its W − αᵀΦ adds ½ (scale − 1)² ‖W‖² to the gap."""
+    rows, weight = np.arange(2), np.ones((2, 3))
+    points = [
+        PathPoint(weight, np.full((2, 2), C / 2), np.ones(2), rows, mu=mu, relative_gap=mu) for mu in (1.0, 1e-2, 1e-4)
+    ]
+    trail = Trail(np.array([[0, 1], [1, 0]], np.int32), np.array([2, 2], np.int32), C, points)
+    for scale, mu in ((1.001, 1e-4), (1.1, 1e-2), (2.0, 1.0)):
+        start = trail.start(scale * C)
+        np.testing.assert_allclose(start.mu, scale * mu)
+        np.testing.assert_allclose(start.beta.sum(axis=1), scale * C)
+        np.testing.assert_array_equal(start.weight, weight)
+    assert trail.start(100 * C) is None
+    state = trail.state(2 * C)
+    assert state.n_support == 0
+    assert state.beta[:, 0].tolist() == [2 * C, 2 * C]
 
 
 def test_too_many_weights_are_refused():

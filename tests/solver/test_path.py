@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.solver import solve_crammer_singer, solve_path
+from dualview_plugin.solver import path_following, solve_crammer_singer, solve_path
 from tests.solver.crammer_singer_oracle import assert_certified, blobs
 
 FEATURES, LABELS = blobs(149, 7, 5)
@@ -27,3 +27,40 @@ def test_solutions_of_the_single_problems(method):
 def test_bad_constants_are_refused(Cs):
     with pytest.raises(InvalidValueError, match="Cs of solve_path must be"):
         solve_path(FEATURES, LABELS, Cs)
+
+
+def crowded(n_train: int = 1500):
+    """Random labels: every class competes at every point, and hard margins need the interior point."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n_train, 6)), rng.integers(0, 4, n_train)
+
+
+def test_an_interior_solve_starts_from_the_way_of_the_last_one(monkeypatch):
+    features, labels = crowded()
+    steps, step = [], path_following.PathFollower._step
+    monkeypatch.setattr(path_following.PathFollower, "_step", lambda self, *a: steps.append(self.C) or step(self, *a))
+    alone = solve_crammer_singer(features, labels, 1000.0)
+    n_alone = len(steps)
+    path = solve_path(features, labels, [1000.0, 100.0])
+    assert steps.count(100.0) > 0
+    assert 2 * (steps.count(1000.0) - n_alone) < n_alone
+    assert_certified(path[0], features, labels, 1000.0, tol=1e-6)
+    np.testing.assert_allclose(path[0].primal_objective, alone.primal_objective, rtol=2e-6)
+
+
+def test_where_the_last_way_leads_nowhere_the_solve_starts_afresh(monkeypatch):
+    features, labels = crowded()
+    follow, targets = path_following.PathFollower.follow, []
+
+    def lost_at_first(self, start, tol, **options):
+        targets.append(self.C)
+        arrived = follow(self, start, tol, **options)
+        if targets.count(1000.0) != 1:
+            return arrived
+        self.dual = -np.inf
+        return False
+
+    monkeypatch.setattr(path_following.PathFollower, "follow", lost_at_first)
+    path = solve_path(features, labels, [100.0, 1000.0])
+    assert targets.count(1000.0) > 1
+    assert_certified(path[1], features, labels, 1000.0, tol=1e-6)

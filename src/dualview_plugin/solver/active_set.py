@@ -11,8 +11,9 @@ from itertools import count
 import numpy as np
 
 from dualview_plugin.solver.coordinate_descent import WorkingSet, descend_until, first_epoch
-from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, InteriorPoint
+from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, InteriorPoint, Trail
 from dualview_plugin.solver.monitor import Monitor
+from dualview_plugin.solver.path_following import PathPoint
 from dualview_plugin.solver.problem import CrammerSingerProblem
 from dualview_plugin.solver.screen import NEW_CLASSES, ScreenResult, entry_threshold, screen
 from dualview_plugin.solver.semismooth_newton import SemismoothNewton
@@ -47,10 +48,16 @@ class ActiveSetSolver:
         self.working: WorkingSet | None = None
         self.gave_up = self.crossed = False
         self.threshold, self.result = 1e-3, ScreenResult(np.inf, 0.0, 0, 0)
+        self.trail: Trail | None = None
 
-    def solve(self) -> int:
-        """Runs to convergence or to the monitor's stop; returns the number of screens."""
+    def solve(self, start: PathPoint | None = None) -> int:
+        """Runs to convergence or to the monitor's stop; returns the number of screens.
+
+        A ``start`` is a point of a trail whose lists the state has: the central path is followed from there at once.
+        """
         self.monitor.announce("loading compiled kernels (the first run on a machine compiles them)")
+        if start is not None:
+            self._interior_point(start)
         if not self.state.n_support:
             for _ in range(1 if self.problem.hardness > 0.5 else 2):
                 first_epoch(self.problem, self.state, self.weight, self.rng, self.monitor.expired)
@@ -118,14 +125,17 @@ class ActiveSetSolver:
             return False
         return self.method == "interior" or self.gave_up or working.state.n_free > self.problem.n_weights
 
-    def _interior_point(self) -> None:
+    def _interior_point(self, start: PathPoint | None = None) -> None:
         """Rounds of path following, and descent to clear away what its interior solution leaves on the lists."""
-        InteriorPoint(self.problem, self.state, self.monitor).solve(self.weight.copy(), self.result.gap)
+        interior = InteriorPoint(self.problem, self.state, self.monitor)
+        arrived = interior.solve(self.weight.copy(), self.result.gap, start)
+        self.trail = interior.trail
         self.weight[:] = self.state.weight(self.problem.features, self.problem.n_classes)
         working = WorkingSet.of_competing(self.problem, self.state, self.weight)
         descend_until(working, 0.0, self.rng, budget=_CLEARING_PASSES, expired=self.monitor.expired)
         self.state.put(working.rows, working.state)
-        self.newton, self.last_gap, self.crossed = self.method == "interior", np.inf, True
+        self.newton, self.last_gap = self.method == "interior", np.inf
+        self.crossed = arrived or start is None  # from a trail it may have stalled: then it may start afresh
 
     def _newton_is_cheap(self, working: WorkingSet) -> bool:
         if self.method != "auto" or self.gave_up or self.problem.hardness < _FIRM_MARGIN:

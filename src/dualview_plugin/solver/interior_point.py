@@ -3,9 +3,14 @@
 Path following solves the working set, a screen enters the classes that its W violates, and the next run starts from the
 last one's way, at a point whose gap is that of the whole problem. A few rounds suffice. Afterwards β is positive
 everywhere on the lists; what is noise is set to zero.
+
+A run leaves a trail: lists and points on the way. At a larger C, where classes overlap, W is nearly the same and β
+grows with C, so that the next run starts from one of these points, scaled, and has a few steps left.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +29,54 @@ _RUN_SHARE, _LAST_SHARE = 0.3, 0.03  # of tol: what a run leaves on the working 
 _GAP_SHARE = 1e-2  # of the gap of the whole problem: less is not asked of a run
 
 
+@dataclass(frozen=True)
+class Trail:
+    """What a run at C leaves for one at a larger C: the lists of all points, and points on its way, loosest first."""
+
+    classes: NDArray[np.int32]
+    count: NDArray[np.int32]
+    C: float
+    points: list[PathPoint]
+
+    def state(self, C: float) -> SimplexState:
+        """α = 0 on these lists."""
+        beta = np.zeros(self.classes.shape)
+        beta[:, 0] = C
+        return SimplexState(self.classes.copy(), beta, self.count.copy(), C)
+
+    def start(self, C: float) -> PathPoint | None:
+        """The tightest point, scaled to C, whose gap outweighs what scaling adds; None if there is none."""
+        scale = C / self.C
+        for point in reversed(self.points):
+            gap = point.mu * float(self.count[point.rows].sum())
+            added = 0.5 * (scale - 1.0) ** 2 * float(np.vdot(point.weight, point.weight))
+            if scale * gap >= added:
+                return replace(point, beta=scale * point.beta, mu=scale * point.mu)
+        return None
+
+
 class InteriorPoint:
     """Rounds of path following and screening on one state, which takes a β only if its dual objective is larger."""
 
     def __init__(self, problem: CrammerSingerProblem, state: SimplexState, monitor: Monitor) -> None:
         self.problem, self.state, self.monitor = problem, state, monitor
+        self.passed: dict[int, PathPoint] = {}
 
-    def solve(self, weight: NDArray[np.float64], gap: float) -> None:
-        """From W = αᵀΦ with this absolute gap to a relative gap of at most the monitor's tol, or as far as it comes."""
-        tol, start, relative = self.monitor.tol, None, 1.0
+    @property
+    def trail(self) -> Trail:
+        """Of the run so far, with the last point that it passed in each decade of the gap."""
+        points = [self.passed[decade] for decade in sorted(self.passed, reverse=True)]
+        return Trail(self.state.classes.copy(), self.state.count.copy(), self.problem.C, points)
+
+    def solve(self, weight: NDArray[np.float64], gap: float, start: PathPoint | None = None) -> bool:
+        """To a relative gap of at most the monitor's tol, or as far as it comes; whether no run stalled.
+
+        From W = αᵀΦ with this absolute gap, or from a trail's ``start``, to whose C the state's lists belong.
+        """
+        tol, relative = self.monitor.tol, 1.0
         self.dual = self.state.dual_objective(weight)
+        if start is not None:
+            weight = start.weight
         for _ in range(_ROUNDS):
             follower = self._follower(weight)
             if start is None:
@@ -43,22 +86,25 @@ class InteriorPoint:
             solved = follower.follow(start, max(_RUN_SHARE * tol, _GAP_SHARE * relative))
             self._take(follower)
             if not solved:
-                return
+                return False
             weight = follower.point.weight
             primal, n_added = self._screen(weight, gap)
             gap = primal - follower.dual
             if gap <= tol * primal or not n_added:
                 follower.follow(follower.point, _LAST_SHARE * tol, consistent=True)
                 self._take(follower)
-                return
+                return True
             relative = gap / primal
             start = _waypoint(follower, relative)
+        return False
 
     def _follower(self, weight: NDArray[np.float64]) -> PathFollower:
         working = WorkingSet.of_competing(self.problem, self.state, weight)
         return PathFollower(working, self.monitor.expired, self.monitor.announce)
 
     def _take(self, follower: PathFollower) -> None:
+        """Its β, if that is better than what the state has; and its way, for the trail."""
+        self.passed |= {_decade(point.relative_gap): point for point in follower.waypoints}
         if follower.dual <= self.dual:
             return
         working, self.dual = follower.working, follower.dual
@@ -71,6 +117,10 @@ class InteriorPoint:
         threshold = entry_threshold(self.problem, gap)
         found = screen(self.problem, self.state, weight, threshold=threshold, double=True)
         return found.primal, found.n_added
+
+
+def _decade(relative_gap: float) -> int:
+    return int(np.floor(np.log10(max(relative_gap, 1e-16))))
 
 
 def _waypoint(follower: PathFollower, relative_gap: float) -> PathPoint:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dualview_plugin.errors import ConvergenceWarning, InvalidValueError
 from dualview_plugin.solver.active_set import ActiveSetSolver
-from dualview_plugin.solver.interior_point import LARGEST_WEIGHT
+from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, Trail
 from dualview_plugin.solver.monitor import Callback, Monitor
 from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem, make_problem
 from dualview_plugin.solver.quadratic_program import solve_quadratic_program
@@ -91,6 +91,44 @@ def solve_crammer_singer(
         >>> bool(np.allclose(solution.weight, solution.dual_coef.T @ features[solution.support]))
         True
     """
+    return solve_along(
+        features,
+        labels,
+        C,
+        n_classes=n_classes,
+        tol=tol,
+        max_iter=max_iter,
+        warm_start=warm_start,
+        method=method,
+        fit_intercept=fit_intercept,
+        callback=callback,
+        time_limit=time_limit,
+        show_progress=show_progress,
+        seed=seed,
+    )[0]
+
+
+def solve_along(
+    features: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    C: float,
+    *,
+    n_classes: int | None,
+    tol: float,
+    max_iter: int,
+    warm_start: CrammerSingerSolution | None,
+    method: str,
+    fit_intercept: bool,
+    time_limit: float | None,
+    show_progress: bool,
+    seed: int,
+    callback: Callback | None = None,
+    trail: Trail | None = None,
+) -> tuple[CrammerSingerSolution, Trail | None]:
+    """The solution, and the trail of the interior point if it was used; started from the trail of a smaller C, if any.
+
+    The other arguments are those of :func:`solve_crammer_singer`. A trail goes before a warm start.
+    """
     check_option(method, "method", OWNER, METHODS)
     tol, max_iter = check_positive(tol, "tol", OWNER), check_integer(max_iter, "max_iter", OWNER)
     seed = check_integer(seed, "seed", OWNER, minimum=0)
@@ -98,15 +136,18 @@ def solve_crammer_singer(
         time_limit = check_positive(time_limit, "time_limit", OWNER)
     problem = make_problem(features, labels, C, n_classes=n_classes, fit_intercept=fit_intercept)
     _check_size(problem, method)
-    state = _first_state(problem, warm_start)
     if method == "qp":
         solution = certify(problem, *solve_quadratic_program(problem), tol=tol, n_iter=1)
-    else:
-        with Monitor(tol, max_iter, time_limit, callback, show_progress) as monitor:
-            n_iter = ActiveSetSolver(problem, state, monitor, method=method, seed=seed).solve()
-        solution = certify(problem, *state.dual_coefficients(problem.n_classes), tol=tol, n_iter=n_iter)
+        _warn_unless_converged(solution, tol, max_iter)
+        return solution, None
+    start = None if trail is None else trail.start(problem.C)
+    state = _first_state(problem, warm_start) if trail is None or start is None else trail.state(problem.C)
+    with Monitor(tol, max_iter, time_limit, callback, show_progress) as monitor:
+        solver = ActiveSetSolver(problem, state, monitor, method=method, seed=seed)
+        n_iter = solver.solve(start)
+    solution = certify(problem, *state.dual_coefficients(problem.n_classes), tol=tol, n_iter=n_iter)
     _warn_unless_converged(solution, tol, max_iter)
-    return solution
+    return solution, solver.trail
 
 
 def _check_size(problem: CrammerSingerProblem, method: str) -> None:
@@ -129,5 +170,5 @@ def _warn_unless_converged(solution: CrammerSingerSolution, tol: float, max_iter
         f"solve_crammer_singer stopped at a relative duality gap of {solution.duality_gap:.2e}, above tol = {tol:.2e}, "
         f"after {solution.n_iter} iterations; the solution is feasible. Raise {raise_what} to get closer.",
         ConvergenceWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
