@@ -136,18 +136,19 @@ def solve_along(
         time_limit = check_positive(time_limit, "time_limit", OWNER)
     problem = make_problem(features, labels, C, n_classes=n_classes, fit_intercept=fit_intercept)
     _check_size(problem, method)
+    state = _first_state(problem, warm_start)
+    start = left = None
     if method == "qp":
         solution = certify(problem, *solve_quadratic_program(problem), tol=tol, n_iter=1)
-        _warn_unless_converged(solution, tol, max_iter)
-        return solution, None
-    start = None if trail is None else trail.start(problem.C)
-    state = _first_state(problem, warm_start) if trail is None or start is None else trail.state(problem.C)
-    with Monitor(tol, max_iter, time_limit, callback, show_progress) as monitor:
-        solver = ActiveSetSolver(problem, state, monitor, method=method, seed=seed)
-        n_iter = solver.solve(start)
-    solution = certify(problem, *state.dual_coefficients(problem.n_classes), tol=tol, n_iter=n_iter)
+    else:
+        if trail is not None and (start := trail.start(problem.C)) is not None:
+            state = trail.state(problem.C)
+        with Monitor(tol, max_iter, time_limit, callback, show_progress) as monitor:
+            solver = ActiveSetSolver(problem, state, monitor, method=method, seed=seed)
+            n_iter, left = solver.solve(start), solver.trail
+        solution = certify(problem, *state.dual_coefficients(problem.n_classes), tol=tol, n_iter=n_iter)
     _warn_unless_converged(solution, tol, max_iter)
-    return solution, solver.trail
+    return solution, left
 
 
 def _check_size(problem: CrammerSingerProblem, method: str) -> None:
