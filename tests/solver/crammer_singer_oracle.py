@@ -72,3 +72,9 @@ def blobs(n_train, n_features, n_classes, *, spread=1.0, seed=0, dtype=np.float6
     features = rng.normal(size=(n_classes, n_features))[labels] + spread * rng.normal(size=(n_train, n_features))
     features = (features - features.mean(axis=0)) / features.std(axis=0)
     return features.astype(dtype), labels
+
+
+def crowded():
+    """1,500 randomly labelled points: every class competes at every one, and hard margins need the interior point."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(1500, 6)), rng.integers(0, 4, 1500)

@@ -15,7 +15,7 @@ from dualview_plugin.solver.monitor import Monitor
 from dualview_plugin.solver.path_following import PathFollower, PathPoint
 from dualview_plugin.solver.problem import make_problem
 from dualview_plugin.solver.simplex_state import SimplexState
-from tests.solver.crammer_singer_oracle import assert_certified, blobs
+from tests.solver.crammer_singer_oracle import assert_certified, blobs, crowded
 
 C = 0.7
 
@@ -186,8 +186,7 @@ def test_auto_follows_the_central_path_where_classes_overlap_and_the_margin_is_h
 
 def test_auto_does_not_wait_for_descent_to_crawl_where_a_hard_margin_is_crowded():
     """Random labels: descent once leaves far more free multipliers than weights; the next screen is the last."""
-    rng = np.random.default_rng(0)
-    features, labels = rng.normal(size=(1500, 6)), rng.integers(0, 4, 1500)
+    features, labels = crowded()
     solution = solve_crammer_singer(features, labels, 100.0)
     assert_certified(solution, features, labels, 100.0, tol=1e-6)
     assert solution.n_iter == 2

@@ -7,7 +7,7 @@ import pytest
 
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.solver import path_following, solve_crammer_singer, solve_path
-from tests.solver.crammer_singer_oracle import assert_certified, blobs
+from tests.solver.crammer_singer_oracle import assert_certified, blobs, crowded
 
 FEATURES, LABELS = blobs(149, 7, 5)
 
@@ -27,12 +27,6 @@ def test_solutions_of_the_single_problems(method):
 def test_bad_constants_are_refused(Cs):
     with pytest.raises(InvalidValueError, match="Cs of solve_path must be"):
         solve_path(FEATURES, LABELS, Cs)
-
-
-def crowded(n_train: int = 1500):
-    """Random labels: every class competes at every point, and hard margins need the interior point."""
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(n_train, 6)), rng.integers(0, 4, n_train)
 
 
 def test_an_interior_solve_starts_from_the_way_of_the_last_one(monkeypatch):
