@@ -20,7 +20,7 @@ from dualview_plugin import (
 
 LAYER = "fc"
 # "DV" has one margin constant for all worlds: on MNIST the one at which the means of three seeds reach the aim in
-# all four; "DV (C = 1e-3)" has the one that the paper names. README.md beside this file says more, and what others do.
+# all four; "DV (C = 1e-3)" has the one that the paper names. README.md beside this file says how far that holds.
 MARGIN_CONSTANT = {"mnist": 3.7e-5, "cifar10": 3.7e-5, "digits": 5e-4}
 
 CLASSES: dict[str, Callable[..., DataAttribution]] = {
