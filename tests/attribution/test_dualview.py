@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.attribution import DualView
+from dualview_plugin.data import ordered_loader
 from dualview_plugin.errors import ConvergenceWarning, DualViewError
-from dualview_plugin.features import FeatureExtractor, ordered_loader
+from dualview_plugin.features import FeatureExtractor
 from tests.worlds import EMPTY_CLASS, N_CLASSES, N_TEST, N_TRAIN, World, small_world
 
 TARGET = torch.tensor([4, 0, 1, 2, 3, 0, 4])

@@ -10,15 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from dualview_plugin.data import input_batches, ordered_loader
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features import (
-    FeatureExtractor,
-    Standardizer,
-    evaluating,
-    input_batches,
-    ordered_loader,
-    preserved_random_state,
-)
+from dualview_plugin.features import FeatureExtractor, Standardizer
+from dualview_plugin.network import evaluating, preserved_random_state
 from tests.worlds import N_CLASSES, N_FEATURES, N_TRAIN, small_world
 
 CPU = torch.device("cpu")

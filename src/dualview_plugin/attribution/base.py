@@ -17,21 +17,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dualview_plugin.cache import TensorCache, data_fingerprint, fingerprint, model_fingerprint
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features import (
-    FeatureExtractor,
+from dualview_plugin.data import (
     Inputs,
     TrainData,
-    TrainingFeatures,
     as_input_tensor,
-    check_labels,
-    evaluating,
     input_batches,
     labelled_batches,
     n_samples,
     ordered_loader,
-    preserved_random_state,
 )
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.features import FeatureExtractor, TrainingFeatures, check_labels
+from dualview_plugin.network import evaluating, preserved_random_state
 from dualview_plugin.validation import check_integer
 
 Target = int | list[int] | Tensor | np.ndarray[Any, Any] | None

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, Target
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.features import Inputs, Standardizer, TrainData
+from dualview_plugin.data import Inputs, TrainData
+from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer
 from dualview_plugin.validation import check_integer, check_positive
 

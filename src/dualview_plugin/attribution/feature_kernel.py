@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.attribution.base import DataAttribution, Target
-from dualview_plugin.features import Composite, Inputs, Standardizer, input_batches, propagate
+from dualview_plugin.data import Inputs, input_batches
+from dualview_plugin.features import Composite, Standardizer, propagate
 
 
 class FeatureKernelAttribution(DataAttribution):

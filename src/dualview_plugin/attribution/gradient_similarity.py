@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.data import TrainData, labelled_batches
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features import TrainData, labelled_batches, preserved_random_state
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
+from dualview_plugin.network import preserved_random_state
 from dualview_plugin.validation import check_integer
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
-from dualview_plugin.features import TrainData
+from dualview_plugin.data import TrainData
 from dualview_plugin.gradients import (
     CholeskyInverse,
     ConjugateGradientInverse,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
-from dualview_plugin.features import TrainData
+from dualview_plugin.data import TrainData
 from dualview_plugin.gradients import GaussianProjection, SampleGradients
 from dualview_plugin.validation import check_integer
 

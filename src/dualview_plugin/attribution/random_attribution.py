@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution, Target
 from dualview_plugin.cache import fingerprint
-from dualview_plugin.features import Inputs, TrainData
+from dualview_plugin.data import Inputs, TrainData
 from dualview_plugin.validation import check_integer
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.features import Standardizer, TrainData, TrainingFeatures
+from dualview_plugin.data import TrainData
+from dualview_plugin.features import Standardizer, TrainingFeatures
 from dualview_plugin.gradients import SoftmaxRegression, fit_softmax_regression
 from dualview_plugin.validation import check_integer, check_positive
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from dualview_plugin.data import labelled_batches
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features.batches import labelled_batches
-from dualview_plugin.model_state import evaluating, preserved_random_state
+from dualview_plugin.network import evaluating, preserved_random_state
 
 
 @dataclass(frozen=True)

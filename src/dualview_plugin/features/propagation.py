@@ -13,7 +13,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from dualview_plugin.errors import ConservationWarning
 from dualview_plugin.features.extraction import FeatureExtractor
-from dualview_plugin.model_state import evaluating, restored
+from dualview_plugin.network import evaluating, restored
 
 
 class Composite(Protocol):

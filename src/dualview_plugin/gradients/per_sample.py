@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.features import evaluating
 from dualview_plugin.gradients.layer_rules import prefers_outer
 from dualview_plugin.gradients.one_by_one import looped_gradients, sample_gradients, vectorised_gradients
 from dualview_plugin.gradients.parameter_uses import (
@@ -21,6 +20,7 @@ from dualview_plugin.gradients.parameter_uses import (
     select_parameters,
 )
 from dualview_plugin.gradients.sample_gradients import OuterProducts, SampleGradients, sum_of
+from dualview_plugin.network import evaluating
 
 # Relative difference at which the vectorised gradients of the fallback count as those of the loop.
 _VMAP_TOLERANCE = 1e-3

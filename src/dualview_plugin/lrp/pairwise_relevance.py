@@ -11,8 +11,9 @@ from zennit.core import Composite
 
 from dualview_plugin.attribution.base import Target
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.data import Inputs, n_samples
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features import Inputs, n_samples, propagate
+from dualview_plugin.features import propagate
 from dualview_plugin.lrp.composites import as_composite
 from dualview_plugin.validation import check_integer
 

@@ -10,8 +10,8 @@ from torch import nn
 from zennit.core import Composite
 
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.data import as_input_tensor
 from dualview_plugin.errors import InvalidTypeError
-from dualview_plugin.features import as_input_tensor
 from dualview_plugin.lrp.composites import as_composite
 
 

@@ -14,9 +14,10 @@ from scipy.sparse import csr_array, issparse
 from torch import Tensor, nn
 
 from dualview_plugin.attribution import DataAttribution
+from dualview_plugin.data import as_input_tensor
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.features import as_input_tensor, evaluating
 from dualview_plugin.metrics.data_attribution import AttributionFunction
+from dualview_plugin.network import evaluating
 
 Array = NDArray[Any]
 

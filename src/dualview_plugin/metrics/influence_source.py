@@ -9,8 +9,8 @@ from captum.influence import SimilarityInfluence
 from torch import Tensor
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.features import evaluating
 from dualview_plugin.metrics.attribution_source import Array, AttributionSource, decisions, on_device_of, to_array
+from dualview_plugin.network import evaluating
 
 
 class InfluenceSource(AttributionSource):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
-from dualview_plugin.model_state import evaluating
 from dualview_plugin.modifications.modified_dataset import ModifiedDataset
+from dualview_plugin.network import evaluating
 from dualview_plugin.validation import check_fraction, check_integer
 
 _PAPER_SIDE, _PAPER_FRAME, _PAPER_SQUARE = 28, 2, 6

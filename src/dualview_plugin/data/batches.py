@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.model_state import preserved_random_state
+from dualview_plugin.network import preserved_random_state
 
 Inputs: TypeAlias = "Tensor | np.ndarray[Any, Any] | DataLoader[Any]"
 TrainData: TypeAlias = "Dataset[Any] | DataLoader[Any]"
