@@ -30,6 +30,10 @@ class DivergenceError(DualViewError, RuntimeError):
     """An iteration left the region where its result means anything; no result is returned."""
 
 
+class StaleFitError(DualViewError, RuntimeError):
+    """The network or the training data are no longer those of the fit; the message says what changed."""
+
+
 class MissingDependencyError(DualViewError, ImportError):
     """An optional package that the call needs is not installed; the message names the command that installs it."""
 
@@ -40,6 +44,22 @@ class ConvergenceWarning(UserWarning):
 
 class ConservationWarning(UserWarning):
     """Relevance will not be conserved on its way through a network; the result is returned, off by a factor."""
+
+
+class RandomDataWarning(UserWarning):
+    """The training data differ from one reading to the next; attributions are those of one reading."""
+
+
+class RandomNetworkWarning(UserWarning):
+    """The network draws random numbers in eval mode; attributions are those of single draws."""
+
+
+class SparseAttributionWarning(UserWarning):
+    """A test point has fewer training points with an attribution other than zero than were asked for."""
+
+
+class CacheWarning(UserWarning):
+    """An entry of the cache cannot be read or written; its values are computed."""
 
 
 class NotApplicableWarning(UserWarning):

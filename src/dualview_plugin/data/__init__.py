@@ -1,21 +1,6 @@
-"""Training and test data as batches in the dataset's own order."""
+"""Training and test data as counted streams in the dataset's own order."""
 
-from dualview_plugin.data.batches import (
-    Inputs,
-    TrainData,
-    as_input_tensor,
-    input_batches,
-    labelled_batches,
-    n_samples,
-    ordered_loader,
-)
+from dualview_plugin.data.test_inputs import Inputs, TestInputs, as_tensor
+from dualview_plugin.data.training_data import TrainData, TrainingData
 
-__all__ = [
-    "Inputs",
-    "TrainData",
-    "as_input_tensor",
-    "input_batches",
-    "labelled_batches",
-    "n_samples",
-    "ordered_loader",
-]
+__all__ = ["Inputs", "TestInputs", "TrainData", "TrainingData", "as_tensor"]

@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from dualview_plugin.data import labelled_batches
+from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.network import evaluating, preserved_random_state
+from dualview_plugin.network import Placement, checked_model, guest
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,8 @@ class TrainingFeatures:
     """What the network makes of its training set.
 
     Attributes:
-        features: φ(x_i), (n_train, n_features), in the network's dtype.
-        logits: f(x_i), (n_train, n_classes).
+        features: φ(x_i), (n_train, n_features), in float32 or more.
+        logits: f(x_i), (n_train, n_classes), likewise.
         labels: y_i, (n_train,), int64.
     """
 
@@ -35,12 +33,16 @@ class TrainingFeatures:
 class FeatureExtractor:
     """The penultimate features φ(x) and the logits f(x) of a network, from one forward pass.
 
-    φ(x) is the input of ``final_fc_layer``, flattened for each sample.
+    φ(x) is the input of ``final_fc_layer``, flattened for each sample. Both come in float32 at least, since products of
+    a whole training set do not fit in half precision.
 
     Args:
-        model: the network; its mode, hooks, weights and gradients are as before after every call.
+        model: the network; it is as before after every call.
         final_fc_layer: the module whose input is φ(x), or its dotted name in ``model``.
         owner: the class that asks, for error messages.
+
+    Attributes:
+        doubles_single: pass a batch of one twice, for a network that squeezes its batch axis away.
 
     Raises:
         InvalidValueError: ``model`` has no such layer.
@@ -48,11 +50,10 @@ class FeatureExtractor:
     """
 
     def __init__(self, model: nn.Module, final_fc_layer: nn.Module | str, owner: str = "FeatureExtractor") -> None:
-        if not isinstance(model, nn.Module):
-            raise InvalidTypeError("model", owner, "a torch.nn.Module", type(model).__name__)
-        self.model = model
+        self.model = checked_model(model, owner)
         self.owner = owner
-        self.layer_name = _layer_name(model, final_fc_layer, owner)
+        self.layer_name = _layer_name(self.model, final_fc_layer, owner)
+        self.doubles_single = False
 
     @property
     def layer(self) -> nn.Module:
@@ -65,7 +66,9 @@ class FeatureExtractor:
         caught: list[Tensor] = []
 
         def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append(args[0] if args else next(iter(kwargs.values())))
+            value = args[0] if args else next(iter(kwargs.values()), None)
+            # A copy: the layer, or whatever else holds the tensor, may write to it later.
+            caught.append(value.clone() if isinstance(value, Tensor) else value)
 
         # First, so that what other hooks make of the input (Zennit's put identities there) comes behind the caught one.
         handle = self.layer.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
@@ -81,60 +84,84 @@ class FeatureExtractor:
             InvalidValueError: the layer runs more than once or not at all in a forward pass, its input does not flatten
                 to the layer's own number of features, or the network's output is not (n, n_classes).
         """
-        with evaluating(self.model), self.caught_input() as caught:
-            logits = self.model(inputs)
-        if len(caught) != 1:
-            constraint = "a layer that runs exactly once in a forward pass"
-            raise InvalidValueError(
-                "final_fc_layer", self.owner, constraint, f"{self.layer_name!r} with {len(caught)} runs"
-            )
-        self._check_shapes(caught[0], logits, len(inputs))
-        return caught[0].flatten(start_dim=1), logits
+        if self.doubles_single and len(inputs) == 1:
+            features, logits = self._forward(torch.cat([inputs, inputs]))
+            return features[:1], logits[:1]
+        return self._forward(inputs)
 
-    def _check_shapes(self, layer_input: Tensor, logits: object, n_samples: int) -> None:
+    def _forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        with guest(self.model), self.caught_input() as caught:
+            logits = self.model(inputs.clone())  # a copy: the network may write to its input
+        if len(caught) != 1:
+            constraint = "a layer that runs exactly once in a forward pass, in Python and not in compiled code"
+            got = f"{self.layer_name!r} with {len(caught)} runs"
+            raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
+        self._check_shapes(caught[0], logits, len(inputs))
+        return _at_least_float32(caught[0].flatten(start_dim=1)), _at_least_float32(logits)
+
+    def _check_shapes(self, layer_input: object, logits: object, n_samples: int) -> None:
         """Refuse a layer whose input is no flat feature vector for each sample, and a network without logits."""
+        if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n_samples):
+            got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            constraint = "a network with outputs of shape (n_samples, n_classes), a tensor; wrap it in a module otherwise"
+            raise InvalidValueError("model", self.owner, constraint, got)
+        if not logits.is_floating_point():
+            raise InvalidValueError("model", self.owner, "a network with floating outputs", str(logits.dtype))
+        if not isinstance(layer_input, Tensor):
+            constraint = "a layer whose first input is a tensor"
+            raise InvalidValueError("final_fc_layer", self.owner, constraint, type(layer_input).__name__)
         shape = tuple(layer_input.shape)
         expected = getattr(self.layer, "in_features", getattr(self.layer, "in_channels", None))
-        n_features = layer_input[0].numel() if layer_input.ndim > 1 else 1
+        n_features = layer_input[0].numel() if layer_input.ndim > 1 and n_samples else 1
         if layer_input.ndim < 2 or shape[0] != n_samples or (expected is not None and n_features != expected):
             constraint = "a layer whose input is one flat feature vector for each sample"
             got = f"{self.layer_name!r} with input {shape}" + (f" for {expected} features" if expected else "")
             raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
-        if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n_samples):
-            got = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InvalidValueError("model", self.owner, "a network with outputs of shape (n_samples, n_classes)", got)
 
     @torch.no_grad()
-    def extract(
-        self, loader: DataLoader[Any], device: torch.device, *, show_progress: bool = False
-    ) -> TrainingFeatures:
-        """Features, logits and labels of a whole labelled dataset, kept on ``device``.
+    def extract(self, data: TrainingData, *, show_progress: bool = False) -> TrainingFeatures:
+        """Features, logits and labels of a whole labelled dataset, kept on the network's device.
 
         Raises:
-            InvalidValueError: a label is out of range of the network's outputs, or a feature is not finite.
+            InvalidValueError: a label is out of range of the network's outputs, or a feature or logit is not finite.
 
         Cost: one forward pass; memory (n_train × (n_features + n_classes)).
         """
+        place = Placement.of(self.model)
         features, logits, labels = [], [], []
-        batches = tqdm(loader, desc="penultimate features", disable=not show_progress, leave=False)
-        with preserved_random_state():
-            for inputs, batch_labels in labelled_batches(batches, self.owner):
-                batch_features, batch_logits = self(inputs.to(device))
-                check_labels(batch_labels, batch_logits.shape[1], "train_dataset", self.owner)
-                if not bool(torch.isfinite(batch_features).all()):
-                    raise InvalidValueError("train_dataset", self.owner, "a dataset with finite features", "NaN or inf")
+        with guest(self.model):
+            start = 0
+            for inputs, batch_labels in data.batches(description="penultimate features", show_progress=show_progress):
+                batch_features, batch_logits = self(place(inputs))
+                check_labels(batch_labels, batch_logits.shape[1], self.owner)
+                check_finite(batch_features, batch_logits, "train_dataset", self.owner, start)
                 features.append(batch_features)
                 logits.append(batch_logits)
-                labels.append(batch_labels.to(device))
+                labels.append(batch_labels.to(place.device))
+                start += len(inputs)
         return TrainingFeatures(torch.cat(features), torch.cat(logits), torch.cat(labels))
 
 
-def check_labels(labels: Tensor, n_classes: int, parameter: str, owner: str) -> None:
+def check_finite(features: Tensor, logits: Tensor, parameter: str, owner: str, start: int = 0) -> None:
+    """Refuse samples, the first of them at position ``start``, for which the network gives NaN or infinity."""
+    finite = torch.isfinite(features).all(dim=1) & torch.isfinite(logits).all(dim=1)
+    if not bool(finite.all()):
+        positions = (torch.nonzero(~finite).flatten() + start).tolist()
+        got = f"NaN or inf at position{'s' if len(positions) > 1 else ''} {', '.join(map(str, positions[:5]))}"
+        raise InvalidValueError(parameter, owner, "data with finite features and outputs", got)
+
+
+def check_labels(labels: Tensor, n_classes: int, owner: str) -> None:
     """Refuse labels that do not index the network's outputs."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= n_classes:
         constraint = f"labelled from 0 to {n_classes - 1}, the network's outputs"
-        raise InvalidValueError(parameter, owner, constraint, f"labels from {low} to {high}")
+        raise InvalidValueError("train_dataset", owner, constraint, f"labels from {low} to {high}")
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    """The values, half precision as float32."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _layer_name(model: nn.Module, layer: nn.Module | str, owner: str) -> str:
@@ -149,6 +176,7 @@ def _layer_name(model: nn.Module, layer: nn.Module | str, owner: str) -> str:
     if not isinstance(layer, str):
         raise InvalidTypeError("final_fc_layer", owner, "a module or its dotted name", type(layer).__name__)
     names = [name for name, _ in model.named_modules() if name]
+    layer = layer.removeprefix("_orig_mod.")  # the name in a compiled network
     if layer not in names:
         raise InvalidValueError("final_fc_layer", owner, "one of " + ", ".join(names), repr(layer))
     return layer

@@ -1,15 +1,98 @@
-"""Contexts that leave the user's model and random state as they were."""
+"""Contexts that leave the user's network and random states as they were."""
 
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+
+# Random states belong to the whole process, so that even visits to two networks take turns.
+_ONE_VISIT = threading.RLock()
+_visited: list[nn.Module] = []
+
+
+@contextmanager
+def guest(model: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode, as every public call uses it; afterwards all is as before, also after an error.
+
+    Restored are the modes, hooks, attributes, parameters and buffers of each module, and the random states of torch,
+    NumPy and Python. In the block autocast and inference mode are off and compiled code runs eagerly, so that
+    hooks run, gradients exist, and values do not depend on the caller's context. Threads take turns.
+    """
+    with _ONE_VISIT:
+        if any(other is model for other in _visited):
+            with _plain_arithmetic():
+                yield model
+            return
+        _visited.append(model)
+        try:
+            with preserved_random_state(), restored(model), _same_buffers(model), _eager(model), evaluating(model):
+                with _plain_arithmetic():
+                    yield model
+        finally:
+            _visited.pop()
+
+
+def guest_steps(model: nn.Module, items: Iterator[Item]) -> Iterator[Item]:
+    """The items, each computed in a visit of its own: between them the network is the user's."""
+    while True:
+        with guest(model):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
+@contextmanager
+def _plain_arithmetic() -> Iterator[None]:
+    """No inference mode and no autocast."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Compiled parts of the network run as plain Python, with their hooks."""
+    compiled = any(
+        type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+    if not compiled or not hasattr(torch.compiler, "set_stance"):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
+def _same_buffers(model: nn.Module) -> Iterator[None]:
+    """Buffers that a forward pass writes to get their values back."""
+    before = [(buffer, buffer.detach().clone(), _version(buffer)) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value, version in before:
+                if version is None or version != _version(buffer):
+                    buffer.copy_(value)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """The counter of writes in place; inference tensors have none."""
+    return None if tensor.is_inference() else tensor._version
 
 
 @contextmanager
@@ -44,7 +127,8 @@ def restored(model: nn.Module) -> Iterator[nn.Module]:
                     value.clear()
                     value.update(content)
         for tensor, value in values:
-            tensor.data = value
+            if tensor.data_ptr() != value.data_ptr() or tensor.shape != value.shape:
+                tensor.data = value
 
 
 def _with_copied_dicts(attributes: dict[str, Any]) -> dict[str, tuple[Any, dict[Any, Any] | None]]:

@@ -1,0 +1,91 @@
+"""Data loaders that are taken: those whose rows are the dataset's, all of them, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
+
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+
+_ADVICE = "pass the dataset itself, or DataLoader(dataset, batch_size=…, collate_fn=…)"
+
+
+def check_dataset(dataset: Any, owner: str, parameter: str) -> None:
+    """Refuse what has no length and no items by index, and what is empty."""
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        constraint = "a map-style Dataset or a DataLoader over one"
+        raise InvalidTypeError(parameter, owner, constraint, type(dataset).__name__)
+    if len(dataset) == 0:
+        raise InvalidValueError(parameter, owner, "not empty, at least one sample", "0 samples")
+
+
+def check_loader(loader: DataLoader[Any], owner: str, parameter: str) -> None:
+    """Refuse a loader whose batches do not run through its dataset in order and to the end."""
+    n_samples = len(loader.dataset)  # type: ignore[arg-type]
+    if loader.batch_sampler is None:
+        constraint = f"a dataset of single samples, batched by the loader; {_ADVICE}"
+        raise InvalidValueError(parameter, owner, constraint, "a DataLoader with batch_size=None")
+    sampler = getattr(loader.batch_sampler, "sampler", None)
+    if type(loader.batch_sampler) is not BatchSampler or type(sampler) is not SequentialSampler:
+        foreign = loader.batch_sampler if type(loader.batch_sampler) is not BatchSampler else sampler
+        constraint = f"in a fixed order, the dataset's: without shuffle and samplers; {_ADVICE}"
+        raise InvalidValueError(parameter, owner, constraint, f"a DataLoader with a {type(foreign).__name__}")
+    if len(sampler) != n_samples:
+        constraint = f"complete: a loader over all {n_samples} samples; for a part pass torch.utils.data.Subset"
+        raise InvalidValueError(parameter, owner, constraint, f"a sampler of {len(sampler)}")
+    if loader.batch_sampler.drop_last and n_samples % loader.batch_sampler.batch_size:
+        raise InvalidValueError(parameter, owner, f"complete; {_ADVICE}", "a DataLoader with drop_last=True")
+
+
+def batch_sizes(loader: DataLoader[Any]) -> Iterator[int]:
+    """The number of samples that each batch of a taken loader must have."""
+    n_samples = len(loader.dataset)  # type: ignore[arg-type]
+    size: int = loader.batch_sampler.batch_size  # type: ignore[union-attr]
+    for start in range(0, n_samples, size):
+        yield min(size, n_samples - start)
+
+
+@contextmanager
+def kept_generator(loader: DataLoader[Any]) -> Iterator[None]:
+    """The loader's own generator, from which each iterator draws a seed, is afterwards as before."""
+    if loader.generator is None:
+        yield
+        return
+    state = loader.generator.get_state()
+    try:
+        yield
+    finally:
+        loader.generator.set_state(state)
+
+
+def counted_batches(loader: DataLoader[Any], owner: str, parameter: str) -> Iterator[tuple[Any, int]]:
+    """The batches of a taken loader, each with the number of samples that it must have.
+
+    Raises:
+        InvalidValueError: more or fewer batches than the dataset has samples for.
+    """
+    with kept_generator(loader):
+        batches = iter(loader)
+        for size in batch_sizes(loader):
+            batch = next(batches, None)
+            if batch is None:
+                raise InvalidValueError(parameter, owner, "a loader that yields every sample", "fewer batches")
+            yield batch, size
+        if next(batches, None) is not None:
+            raise InvalidValueError(parameter, owner, "a loader that yields every sample once", "more batches")
+
+
+def check_rows(n_rows: int, expected: int, owner: str, parameter: str) -> None:
+    """Refuse a batch of another number of rows than samples went into it."""
+    if n_rows != expected:
+        constraint = "a dataset whose collate function keeps every sample, one row each; leave samples out by a Subset"
+        raise InvalidValueError(parameter, owner, constraint, f"{n_rows} rows for {expected} samples")
+
+
+def sequential_loader(dataset: Any, batch_size: int) -> DataLoader[Any]:
+    """A loader of ours over a dataset, which draws nothing from the global random state."""
+    return DataLoader(dataset, batch_size=batch_size, shuffle=False, generator=torch.Generator())

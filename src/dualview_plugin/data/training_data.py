@@ -1,0 +1,121 @@
+"""The training data: one counted stream of inputs and labels, in the dataset's order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from dualview_plugin.data.loaders import check_dataset, check_loader, check_rows, counted_batches, sequential_loader
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+
+TrainData: TypeAlias = "Dataset[Any] | DataLoader[Any]"
+PARAMETER = "train_dataset"
+_MAX_DEPTH = 16  # of datasets that wrap datasets
+_LABEL_NAMES = ("targets", "labels", "tensors", "targets_", "y")
+
+
+class TrainingData:
+    """Training points as batches of inputs and int64 labels; row j is ``dataset[j]``, and rows are counted.
+
+    Args:
+        data: a map-style dataset of ``(input, label)`` pairs, or a DataLoader over one that does not shuffle.
+        batch_size: of a loader made here; a loader that was given keeps its own.
+        owner: the class that asks, for error messages.
+
+    Raises:
+        InvalidTypeError: ``data`` is neither, or iterable-style.
+        InvalidValueError: ``data`` is empty, or a loader that shuffles, samples, or leaves samples out.
+    """
+
+    def __init__(self, data: TrainData, batch_size: int, owner: str) -> None:
+        self.owner = owner
+        self.dataset: Any = data.dataset if isinstance(data, DataLoader) else data
+        check_dataset(self.dataset, owner, PARAMETER)
+        self.loader = data if isinstance(data, DataLoader) else sequential_loader(self.dataset, batch_size)
+        check_loader(self.loader, owner, PARAMETER)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, *, description: str = "", show_progress: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """All training points in order: inputs (n_batch, …) and labels (n_batch,).
+
+        Raises:
+            InvalidTypeError, InvalidValueError: a batch that is no pair of tensors, labels that are not one integer
+                each, or a collate function that leaves samples out or adds some.
+        """
+        with tqdm(total=len(self), desc=description, disable=not show_progress, leave=False) as bar:
+            for batch, size in counted_batches(self.loader, self.owner, PARAMETER):
+                inputs, labels = self._checked(batch, size)
+                yield inputs, labels
+                bar.update(size)
+
+    def at(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
+        """The training points at these positions, collated as one batch: inputs (n, …) and labels (n,)."""
+        samples = [self.dataset[int(index)] for index in indices]
+        return self._checked(self.loader.collate_fn(samples), len(samples))
+
+    def probe_indices(self, size: int = 4) -> list[int]:
+        """A few positions, from the first to the last."""
+        n_train = len(self)
+        size = min(size, n_train)
+        return sorted({round(step * (n_train - 1) / max(1, size - 1)) for step in range(size)})
+
+    def stamp(self) -> tuple[int, ...]:
+        """Numbers that change when the dataset grows or when labels that it holds in memory change."""
+        return (len(self), *_label_sums(self.dataset))
+
+    def _checked(self, batch: Any, size: int) -> tuple[Tensor, Tensor]:
+        """A batch as a pair of inputs and labels with one row for each sample."""
+        if not _is_pair(batch):
+            raise InvalidTypeError(PARAMETER, self.owner, "a dataset of (input, label) pairs", _describe(batch))
+        inputs, labels = batch
+        if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.ndim != 1:
+            got = f"labels {labels.dtype} of shape {tuple(labels.shape)}"
+            raise InvalidValueError(PARAMETER, self.owner, "a dataset with one integer label for each sample", got)
+        for part in (inputs, labels):
+            check_rows(len(part) if part.ndim else 0, size, self.owner, PARAMETER)
+        return inputs, labels.to(torch.int64)
+
+
+def _is_pair(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)
+
+
+def _describe(batch: object) -> str:
+    """A batch's type, in a few words."""
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of " + ", ".join(type(part).__name__ for part in batch)
+    return type(batch).__name__
+
+
+def _label_sums(dataset: Any) -> Iterator[int]:
+    """Order-dependent sums of the integers that a dataset, or one that it wraps, holds under a name for labels."""
+    for _ in range(_MAX_DEPTH):
+        attributes = getattr(dataset, "__dict__", {})
+        for name in _LABEL_NAMES:
+            for values in _integers(attributes.get(name)):
+                places = torch.arange(1, len(values) + 1)
+                yield int((values.long() * places).sum())
+        dataset = attributes.get("dataset")
+        if dataset is None:
+            return
+
+
+def _integers(values: Any) -> Iterator[Tensor]:
+    """The one-dimensional integer tensors in a value."""
+    if isinstance(values, tuple):
+        for value in values:
+            yield from _integers(value)
+        return
+    try:
+        tensor = torch.as_tensor(values).cpu() if isinstance(values, Sequence) or hasattr(values, "shape") else None
+    except (TypeError, ValueError, RuntimeError):
+        return
+    if tensor is not None and tensor.ndim == 1 and not tensor.is_floating_point() and not tensor.is_complex():
+        yield tensor

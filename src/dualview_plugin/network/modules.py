@@ -1,0 +1,45 @@
+"""The network as a module: what is taken, and what it decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.network.guest import guest
+from dualview_plugin.network.placement import Placement
+
+
+def checked_model(model: Any, owner: str) -> nn.Module:
+    """The network itself; of a compiled one the original, which shares its weights and runs hooks.
+
+    Raises:
+        InvalidTypeError: no module, or one in TorchScript, which runs no hooks.
+        InvalidValueError: parameters that have no values yet, or that were made in inference mode.
+    """
+    if type(model).__name__ == "OptimizedModule" and isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        model = model._orig_mod
+    if not isinstance(model, nn.Module):
+        raise InvalidTypeError("model", owner, "a torch.nn.Module", type(model).__name__)
+    if isinstance(model, torch.jit.ScriptModule):
+        constraint = "the module itself, before torch.jit.script or torch.jit.trace: TorchScript runs no hooks"
+        raise InvalidTypeError("model", owner, constraint, type(model).__name__)
+    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(parameter, UninitializedTensorMixin):
+            constraint = "initialised: run one batch through its lazy modules first"
+            raise InvalidValueError("model", owner, constraint, f"{name!r} without a shape")
+        if parameter.is_inference():
+            constraint = "made outside torch.inference_mode(): its parameters cannot be differentiated"
+            raise InvalidValueError("model", owner, constraint, f"{name!r} as an inference tensor")
+    return model
+
+
+@torch.no_grad()
+def decisions(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:
+    """The network's decisions in eval mode, (n,), on its device, in passes of at most ``batch_size``."""
+    place = Placement.of(model)
+    with guest(model):
+        return torch.cat([model(place(part).clone()).argmax(dim=1) for part in torch.split(inputs, batch_size)])

@@ -1,0 +1,35 @@
+"""Where a network lives, and in which precision it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Device and precision of a network, and the way of a batch to it.
+
+    Attributes:
+        device: of the parameters; the CPU without any.
+        dtype: the floating type that all floating parameters share; None if they differ or there are none.
+    """
+
+    device: torch.device
+    dtype: torch.dtype | None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Placement:
+        """The placement of a network as it is now."""
+        tensors = [*model.parameters(), *model.buffers()]
+        dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+        device = tensors[0].device if tensors else torch.device("cpu")
+        return cls(device, dtypes.pop() if len(dtypes) == 1 else None)
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """The batch on the device; floating values in the network's type, integers as they are."""
+        if batch.is_floating_point() and self.dtype is not None:
+            return batch.to(self.device, self.dtype)
+        return batch.to(self.device)
