@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.cache import TensorCache, data_fingerprint, fingerprint, model_fingerprint
+from dualview_plugin.cache import TensorCache, data_fingerprint
+from dualview_plugin.errors import CacheWarning
+from dualview_plugin.network import fingerprint, model_fingerprint
 
 
 def never() -> dict[str, Tensor]:
@@ -21,7 +23,7 @@ def test_an_entry_comes_back(tmp_path: Path) -> None:
     assert torch.equal(cache.load_or_compute("kind", "key", never)["values"], stored["values"])
     with pytest.raises(AssertionError, match="computed again"):
         cache.load_or_compute("kind", "other", never)
-    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["kind-key.pt"]
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["kind-key.cache"]
 
 
 def test_no_folder_stores_nothing() -> None:
@@ -30,8 +32,8 @@ def test_no_folder_stores_nothing() -> None:
 
 def test_a_damaged_entry_is_computed_again(tmp_path: Path) -> None:
     cache = TensorCache(tmp_path)
-    (tmp_path / "kind-key.pt").write_bytes(b"not a tensor")
-    with pytest.warns(UserWarning, match="cannot be read"):
+    (tmp_path / "kind-key.cache").write_bytes(b"not a tensor")
+    with pytest.warns(CacheWarning, match="cannot be read"):
         assert cache.load_or_compute("kind", "key", lambda: {"a": torch.ones(1)})["a"] == 1
     assert cache.load_or_compute("kind", "key", never)["a"] == 1
 

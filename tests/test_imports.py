@@ -16,7 +16,7 @@ _DOORS = {"errors", "validation", "network", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "validation": {"errors"},
-    "cache": set(),
+    "cache": {"errors", "network"},
     "network": {"errors", "validation"},
     "data": {"errors", "validation", "network"},
     "modifications": {"errors", "validation", "network"},

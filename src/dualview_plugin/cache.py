@@ -1,38 +1,26 @@
-"""Computed tensors on disk, each under a key that names everything they depend on."""
+"""Computed tensors on disk, each under a key that names what they depend on, with a checksum."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import pickle
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dualview_plugin.errors import CacheWarning, InvalidValueError
+from dualview_plugin.network import fingerprint, same_outputs
 
-def fingerprint(*parts: object) -> str:
-    """A short hash of tensors by shape, type and content, and of anything else by its repr."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Tensor):
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(part).encode())
-        digest.update(b"|")
-    return digest.hexdigest()[:32]
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """A hash of a network: its class, its structure as printed, and every parameter and buffer."""
-    state = model.state_dict()
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    return fingerprint(kind, model, *(part for name in sorted(state) for part in (name, state[name])))
+_MAGIC = b"dualview 1\n"
+_DIGEST_SIZE = 32
+# Tensors by which an entry is recognised have names that begin so.
+_PROBE = "probe: "
 
 
 def data_fingerprint(batches: Iterable[Iterable[Tensor]]) -> str:
@@ -48,45 +36,89 @@ class TensorCache:
     """A folder of tensors; a missing, foreign or damaged entry is computed, never guessed.
 
     Args:
-        folder: where the entries lie; created when the first is written. None turns the cache off.
+        folder: where the entries lie; created at once. None turns the cache off.
+        owner: the class that asks, for the error message.
+
+    Raises:
+        InvalidValueError: the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, folder: str | Path | None, owner: str = "TensorCache") -> None:
         self.folder = None if folder is None else Path(folder)
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            constraint = "a folder that can be written, or None"
+            raise InvalidValueError("cache_dir", owner, constraint, f"{str(self.folder)!r} ({error})") from error
 
-    def load_or_compute(self, kind: str, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The entry of this kind and key, on the CPU if from the disk; else what ``compute`` returns, stored."""
+    def load_or_compute(
+        self,
+        kind: str,
+        key: str,
+        compute: Callable[[], dict[str, Tensor]],
+        probe: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The entry of this kind and key, on the CPU if from the disk; else what ``compute`` returns, stored.
+
+        Args:
+            kind: what the tensors are.
+            key: a hash of what they depend on.
+            compute: makes them.
+            probe: what else must agree, up to rounding: the answers of the network on a few samples.
+        """
         if self.folder is None:
             return compute()
-        path = self.folder / f"{kind}-{key}.pt"
+        path = self.folder / f"{kind}-{key}.cache"
+        marks = {_PROBE + name: tensor.detach().cpu() for name, tensor in (probe or {}).items()}
         stored = _load(path)
-        if stored is not None:
-            return stored
+        if stored is not None and all(name in stored and same_outputs(stored[name], marks[name]) for name in marks):
+            return {name: tensor for name, tensor in stored.items() if not name.startswith(_PROBE)}
         computed = compute()
-        _save(path, computed)
+        _save(path, {**computed, **marks})
         return computed
 
 
 def _load(path: Path) -> dict[str, Tensor] | None:
-    """The tensors in a file; None, with a warning, if it is there but cannot be read."""
-    if not path.exists():
-        return None
+    """The tensors in a file; None if it is not there, and None with a warning if it is not what was written."""
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        warnings.warn(f"cache entry {path} cannot be read and is computed again: {error}", stacklevel=3)
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        _warn_damaged(path, str(error))
+        return None
+    head = len(_MAGIC) + _DIGEST_SIZE
+    payload = content[head:]
+    if content[: len(_MAGIC)] != _MAGIC or content[len(_MAGIC) : head] != _digest(payload):
+        _warn_damaged(path, "its checksum is another")
+        return None
+    loaded: Any = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     return dict(loaded)
 
 
+def _warn_damaged(path: Path, reason: str) -> None:
+    warnings.warn(f"cache entry {path} cannot be read and is computed again: {reason}", CacheWarning, stacklevel=4)
+
+
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write the file whole or not at all, so that an interrupted run leaves no half entry."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    """Write the file whole or not at all; a folder that cannot be written costs a warning, not the result."""
+    buffer = io.BytesIO()
+    torch.save({key: tensor.detach().cpu() for key, tensor in tensors.items()}, buffer)
+    payload = buffer.getvalue()
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({key: tensor.detach().cpu() for key, tensor in tensors.items()}, file)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_MAGIC + _digest(payload) + payload)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        warnings.warn(f"cache entry {path} cannot be written: {error}", CacheWarning, stacklevel=4)
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()

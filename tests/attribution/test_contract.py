@@ -134,6 +134,7 @@ def test_permuted_training_set_permutes_columns(make: Factory) -> None:
 
 
 @over()
+@pytest.mark.filterwarnings("ignore::dualview_plugin.errors.SparseAttributionWarning")
 @pytest.mark.parametrize("proponents", [True, False])
 def test_influence_is_the_top_of_attribute(make: Factory, proponents: bool) -> None:
     world = small_world()
@@ -170,7 +171,7 @@ def test_input_attribution_is_gradient_times_input(make: Factory) -> None:
     """Against a central difference of the attribution to the strongest proponents, along the input itself."""
     world = small_world(dtype=torch.float64)
     method = make(world)
-    top = method.influence(world.x_test, 2, TARGET)
+    top = method.strongest(world.x_test, 2, TARGET)
     step = 1e-6
     plus, minus = (method.attribute(world.x_test * (1 + s), TARGET).gather(1, top.indices) for s in (step, -step))
     expected = (plus - minus).sum(dim=1) / (2 * step)
@@ -215,7 +216,7 @@ def test_nothing_of_the_users_changes(make: Factory) -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     method = make(world)
     method.attribute(world.x_test)
-    method.influence(world.x_test, k=2)
+    method.strongest(world.x_test, k=2)
     method.self_influence()
     method(world.model, world.x_test.numpy(), TARGET.numpy())
     assert [module.training for module in world.model.modules()] == modes

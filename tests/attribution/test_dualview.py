@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.attribution import DualView
-from dualview_plugin.data import ordered_loader
+from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import ConvergenceWarning, DualViewError
 from dualview_plugin.features import FeatureExtractor
 from tests.worlds import EMPTY_CLASS, N_CLASSES, N_TEST, N_TRAIN, World, small_world
@@ -151,5 +151,5 @@ def test_surrogate_learns_a_separable_world() -> None:
     relabelled = World(world.model, type(world.train)(x, decisions), world.x_test)
     method = dualview(relabelled, C=1e4, standardize=False, fit_intercept=True, tol=1e-3)
     assert torch.equal(method.surrogate_logits(x).argmax(dim=1), decisions)
-    loader = ordered_loader(relabelled.train, 7, "test")
-    assert torch.equal(FeatureExtractor(world.model, "fc").extract(loader, torch.device("cpu")).labels, decisions)
+    data = TrainingData(relabelled.train, 7, "test")
+    assert torch.equal(FeatureExtractor(world.model, "fc").extract(data).labels, decisions)

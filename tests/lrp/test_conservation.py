@@ -55,7 +55,7 @@ def test_conservation_on_torchvision(name: str, standardize: bool) -> None:
 def test_shares_of_units_behind_a_pooling_of_zeros_are_what_is_lost() -> None:
     method, pairs = strongest_pairs("resnet18", True)
     features = method._extractor(X_TEST)[0].detach()
-    train_features = method._extractor(method._training_inputs(pairs.train_indices))[0].detach()
+    train_features = method._extractor(method.training_inputs(pairs.train_indices))[0].detach()
     shares = method.feature_shares(features, pairs.target, pairs.train_indices)[:, 0]
     for own, relevance in ((features, pairs.test_relevance), (train_features, pairs.train_relevance)):
         assert (own == 0).any()

@@ -134,7 +134,7 @@ def test_passes_are_counted_by_batches_and_not_by_pairs():
     relevance = PairwiseRelevance(method, batch_size=100)
     indices = torch.arange(7)
     relevance.attribute(X_TEST, TARGET, train_indices=indices)
-    # One check of the target, one pass for the features, and one for each side: its backward pass repeats a layer.
+    # One pass over the probe, one for the features, and one for each side: its backward pass repeats a layer.
     assert len(runs) == 4
 
 

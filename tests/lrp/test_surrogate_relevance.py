@@ -39,7 +39,7 @@ def test_without_biases_it_sums_to_the_surrogates_logit():
 
 def test_without_a_composite_it_is_gradient_times_input():
     method = kernel()
-    strongest = method.influence(X_TEST, 2, TARGET).indices
+    strongest = method.strongest(X_TEST, 2, TARGET).indices
     point = X_TEST.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(method._pair_attribution(point, TARGET, strongest).sum(), point)
     torch.testing.assert_close(method.input_attribution(X_TEST, TARGET, k=2), gradient * X_TEST)

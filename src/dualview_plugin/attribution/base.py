@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Self, TypedDict, overload
 
 import numpy as np
 import torch
@@ -16,22 +17,15 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dualview_plugin.cache import TensorCache, data_fingerprint, fingerprint, model_fingerprint
-from dualview_plugin.data import (
-    Inputs,
-    TrainData,
-    as_input_tensor,
-    input_batches,
-    labelled_batches,
-    n_samples,
-    ordered_loader,
-)
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features import FeatureExtractor, TrainingFeatures, check_labels
-from dualview_plugin.network import evaluating, preserved_random_state
+from dualview_plugin.attribution.arguments import Remembering
+from dualview_plugin.attribution.targets import Target, checked_target
+from dualview_plugin.attribution.top_points import strongest, warn_of_zeros
+from dualview_plugin.cache import TensorCache, data_fingerprint
+from dualview_plugin.data import Inputs, TestInputs, TrainData, TrainingData
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
+from dualview_plugin.features import FeatureExtractor, Probe, TrainingFeatures, check_finite, check_labels, take_probe
+from dualview_plugin.network import Placement, fingerprint, guest, guest_steps, model_fingerprint
 from dualview_plugin.validation import check_integer
-
-Target = int | list[int] | Tensor | np.ndarray[Any, Any] | None
 
 
 class CommonOptions(TypedDict, total=False):
@@ -43,7 +37,7 @@ class CommonOptions(TypedDict, total=False):
     show_progress: bool
 
 
-class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
+class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[misc]
     """Relevance τ_i(x, c) of each training point i for the network's output c at a test point x.
 
     Positive values are proponents (excitatory), negative ones opponents (inhibitory). Everywhere, row t of an
@@ -86,14 +80,17 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
     ) -> None:
         super().__init__(model)
         owner = self.get_name()
-        self.model, self.final_fc_layer, self.train_dataset = model, final_fc_layer, train_dataset
-        self.batch_size = check_integer(batch_size, "batch_size", owner)
-        self.show_progress = show_progress
-        self.cache_dir = cache_dir
         self._extractor = FeatureExtractor(model, final_fc_layer, owner)
-        self._loader = ordered_loader(train_dataset, self.batch_size, owner)
-        self.device = _checked_device(model, device, owner)
-        self._fitted = False
+        self.model = self.forward_func = self._extractor.model
+        self.final_fc_layer, self.train_dataset = final_fc_layer, train_dataset
+        self.batch_size = check_integer(batch_size, "batch_size", owner)
+        self.show_progress = bool(show_progress)
+        self.cache_dir = cache_dir
+        self._cache = TensorCache(cache_dir, owner)
+        self._data = TrainingData(train_dataset, self.batch_size, owner)
+        self.device = _checked_device(self.model, device, owner)
+        self._probe: Probe | None = None
+        self._fitted = self._visiting = False
         self._refitted: tuple[str, Self] | None = None
 
     # ------------------------------------------------------------------ what a method implements
@@ -119,6 +116,9 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
         """Test points in a block of :meth:`attribute_blocks`."""
         return self.batch_size
 
+    def _check_probe(self, features: Tensor, logits: Tensor) -> None:
+        """What the method asks of the network beyond all others; on a few training points, before heavy work."""
+
     # ------------------------------------------------------------------ the public calls
 
     train_labels_: Tensor
@@ -132,12 +132,24 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
     @property
     def n_train_(self) -> int:
         """Number of training points."""
-        return len(self._loader.dataset)  # type: ignore[arg-type]
+        return len(self._data)
 
     def fit(self) -> Self:
-        """Do the heavy work and return self; see the class for its cost."""
-        self._fit()
-        self._fitted = True
+        """Do the heavy work and return self; see the class for its cost.
+
+        A fit that fails or is interrupted leaves the object as it was.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the network or the data fail a test that the method relies on.
+
+        Warns:
+            RandomDataWarning, RandomNetworkWarning: see :func:`take_probe`.
+        """
+        trial = copy.copy(self)
+        trial._fitted = False
+        with trial.visit():
+            trial._fit()
+        self.__dict__.update({**vars(trial), "_fitted": True, "_visiting": self._visiting})
         return self
 
     def attribute(self, inputs: Inputs, target: Target = None) -> Tensor:
@@ -147,26 +159,65 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
             inputs: test inputs, (n_test, …): a tensor, an array, or a DataLoader that does not shuffle.
             target: the explained class: one for all test points or one for each; None: the network's decision.
 
+        Returns:
+            (n_test, n_train), finite; column j is ``train_dataset[j]``.
+
         Raises:
-            InvalidTypeError, InvalidValueError: a shuffling loader, a target of the wrong length or out of range.
+            InvalidTypeError, InvalidValueError: a shuffling loader, a target of the wrong length or out of range, a
+                test point for which the network gives NaN.
+            StaleFitError: the network or the training data are no longer those of the fit.
 
         Cost: memory (n_test × n_train); :meth:`attribute_blocks` and :meth:`influence` need less.
         """
-        result: Tensor | None = None
-        start = 0
-        for block in self.attribute_blocks(inputs, target):
-            if result is None:
-                result = block.new_empty(n_samples(inputs, self.get_name()), self.n_train_)
-            result[start : start + len(block)] = block
-            start += len(block)
-        assert result is not None  # attribute_blocks refuses empty inputs
+        with self.visit():
+            test = self.test_inputs(inputs)
+            result: Tensor | None = None
+            start = 0
+            for block in self.attribute_blocks(test, target):
+                if result is None:
+                    result = block.new_empty(len(test), self.n_train_)
+                result[start : start + len(block)] = block
+                start += len(block)
+        assert result is not None  # test inputs are never empty
+        assert start == len(result)  # and counted
         return result
 
     def attribute_blocks(self, inputs: Inputs, target: Target = None) -> Iterator[Tensor]:
         """The rows of :meth:`attribute` in consecutive blocks, (n_block, n_train): memory for one block at a time."""
-        targets = self._checked_target(inputs, target)
-        self._ensure_fitted()
-        return (self._attribute_block(*block).detach() for block in self._blocks(inputs, targets, self.block_size))
+        with self.visit():
+            test = self.test_inputs(inputs)
+            blocks = self.blocks(test, target)
+            self._ensure_fitted()
+            blocks = self.blocks(test, target, self.block_size)
+        return guest_steps(self.model, self._attributed(blocks))
+
+    def _attributed(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """The attributions of each block, if they are finite."""
+        start = 0
+        for inputs, target in blocks:
+            block = self._attribute_block(inputs, target).detach()
+            finite = block.sum(dim=1).isfinite()
+            if not bool(finite.all()):
+                positions = (torch.nonzero(~finite).flatten() + start).tolist()
+                constraint = "inputs with finite attributions; the network gives NaN or infinity for some"
+                raise InvalidValueError("inputs", self.get_name(), constraint, f"positions {positions[:5]}")
+            yield block
+            start += len(block)
+
+    @overload
+    def influence(
+        self,
+        inputs: Inputs,
+        k: None = None,
+        target: Target = None,
+        proponents: bool = True,
+        show_progress: bool = False,
+    ) -> Tensor: ...
+
+    @overload
+    def influence(
+        self, inputs: Inputs, k: int, target: Target = None, proponents: bool = True, show_progress: bool = False
+    ) -> KMostInfluentialResults: ...
 
     def influence(
         self,
@@ -189,26 +240,38 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
             (n_test, n_train) if ``k`` is None; else ``KMostInfluentialResults(indices, influence_scores)``, both
             (n_test, k).
 
+        Warns:
+            SparseAttributionWarning: some test points have fewer than ``k`` attributions other than zero.
+
         Cost: with ``k``, memory (n_test × k + block × n_train).
         """
         if k is None:
             return self.attribute(inputs, target)
+        found = self.strongest(inputs, k, target, proponents, show_progress=show_progress)
+        warn_of_zeros(found, self.get_name())
+        return found
+
+    def strongest(
+        self, inputs: Inputs, k: int, target: Target = None, proponents: bool = True, *, show_progress: bool = False
+    ) -> KMostInfluentialResults:
+        """:meth:`influence` with a ``k``, without a word on attributions of zero."""
         if check_integer(k, "k", self.get_name()) > self.n_train_:
             raise InvalidValueError("k", self.get_name(), f"at most n_train = {self.n_train_}", repr(k))
-        blocks = self.attribute_blocks(inputs, target)
-        n_blocks = -(-n_samples(inputs, self.get_name()) // self.block_size)
-        tops = [
-            block.topk(k, dim=1, largest=proponents)
-            for block in tqdm(blocks, desc=self.get_name(), total=n_blocks, disable=not show_progress)
-        ]
-        return KMostInfluentialResults(
-            torch.cat([top.indices for top in tops]), torch.cat([top.values for top in tops])
-        )
+        with self.visit():
+            test = self.test_inputs(inputs)
+            blocks = self.attribute_blocks(test, target)
+            with tqdm(total=len(test), desc=self.get_name(), disable=not show_progress) as bar:
+                return strongest(blocks, k, proponents, bar.update)
 
     def self_influence(self) -> Tensor:
         """The attribution τ_i(x_i, y_i) of each training point to its own label at itself, (n_train,)."""
-        self._ensure_fitted()
-        return self._self_influence().detach()
+        with self.visit():
+            self._ensure_fitted()
+            values = self._self_influence().detach()
+        if not bool(values.isfinite().all()):
+            constraint = "a dataset with finite attributions"
+            raise InvalidValueError("train_dataset", self.get_name(), constraint, "NaN or inf")
+        return values
 
     def input_attribution(self, inputs: Inputs, target: Target = None, k: int = 1) -> Tensor:
         """Where in the test input the evidence is: gradient × input of Σ_i τ_i(x, c) over the ``k`` top proponents.
@@ -223,37 +286,131 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
 
         Cost: one attribution of the inputs and one backward pass.
         """
-        owner = self.get_name()
-        targets = self._checked_target(inputs, target)
-        strongest: Any = self.influence(inputs, k, target)
-        maps, start = [], 0
-        for batch, classes in self._blocks(inputs, targets, self.batch_size):
-            if not batch.is_floating_point():
-                raise InvalidTypeError("inputs", owner, "floating to be differentiated", str(batch.dtype))
-            indices = strongest.indices[start : start + len(batch)]
-            start += len(batch)
-            with torch.enable_grad():
-                point = batch.detach().clone().requires_grad_()
-                (gradient,) = torch.autograd.grad(self._pair_attribution(point, classes, indices).sum(), point)
-            maps.append(gradient * batch)
-        return torch.cat(maps).detach()
+        with self.visit():
+            test = self.test_inputs(inputs)
+            indices = self.strongest(test, k, target).indices
+            maps, start = [], 0
+            for batch, classes in self.blocks(test, target):
+                if not batch.is_floating_point():
+                    constraint = "floating, to be differentiated; tokens have no map at the input"
+                    raise InvalidTypeError("inputs", self.get_name(), constraint, str(batch.dtype))
+                rows = indices[start : start + len(batch)]
+                start += len(batch)
+                with torch.enable_grad():
+                    point = batch.detach().clone().requires_grad_()
+                    (gradient,) = torch.autograd.grad(self._pair_attribution(point, classes, rows).sum(), point)
+                maps.append(gradient * batch)
+            if len({part.shape[1:] for part in maps}) > 1:
+                constraint = "of one shape for a map; pad them to one length"
+                raise InvalidValueError("inputs", self.get_name(), constraint, "batches of several shapes")
+            return torch.cat(maps).detach()
 
     def __call__(self, model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
         """Quantus' protocol for an explanation function: :meth:`input_attribution` as an array shaped like the inputs.
 
         Args:
-            model: the network to explain. If its weights differ from this object's (Quantus randomises them in some
+            model: the network to explain. If it is another than this object's (Quantus randomises weights in some
                 metrics), the method is fitted to that network, and kept until the next one comes.
             inputs: (n_test, …), an array or a tensor.
             targets: explained classes, (n_test,).
         """
-        method = self._for_model(model)
-        tensor = as_input_tensor(inputs, self.get_name())
         classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
-        attribution: np.ndarray[Any, Any] = method.input_attribution(tensor, classes).cpu().numpy()
-        return attribution
+        attribution = self.for_model(model).input_attribution(inputs, classes).cpu()
+        return _at_least_float32(attribution).numpy()
+
+    # ------------------------------------------------------------------ what others may use
+
+    def test_inputs(self, inputs: Inputs) -> TestInputs:
+        """The test inputs, converted and checked against the training inputs; what comes out may go in again."""
+        with self.visit():
+            return TestInputs(inputs, self.get_name(), self._probe_now().inputs.ndim)
+
+    def blocks(self, inputs: Inputs, target: Target = None, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Consecutive blocks of test inputs, placed where the network is, with the classes to explain, (n_block,).
+
+        Args:
+            inputs: as in :meth:`attribute`.
+            target: as in :meth:`attribute`; checked before the first block.
+            size: test points in a block at most; None: ``batch_size``.
+        """
+        test = self.test_inputs(inputs)
+        with self.visit():
+            classes = checked_target(target, len(test), self._probe_now().n_classes, self.get_name())
+        return guest_steps(self.model, self._placed(test, classes, size or self.batch_size))
+
+    def extract(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Penultimate features (n, n_features) and logits (n, n_classes) of one placed block, differentiable."""
+        features, logits = self._extractor(inputs)
+        check_finite(features, logits, "inputs", self.get_name())
+        return features, logits
+
+    def training_inputs(self, indices: Tensor) -> Tensor:
+        """The training inputs at these positions, (len(indices), …), placed where the network is."""
+        with guest(self.model):
+            return Placement.of(self.model)(self._data.at(indices.flatten().tolist())[0])
+
+    def for_model(self, model: nn.Module | None) -> Self:
+        """This method, or one of the same arguments that is fitted to another network and kept until the next comes.
+
+        Raises:
+            StaleFitError: the network is this object's, but no longer as it was at the fit.
+        """
+        if model is None or getattr(model, "_orig_mod", model) is self.model:
+            return self
+        with self.visit():
+            probe = self._probe_now()
+        key = model_fingerprint(model)
+        if key == model_fingerprint(self.model):
+            if probe.network_change(self._quiet_twin(model)._extractor) is None:
+                return self
+        kept = self._refitted
+        if kept is None or kept[0] != key or kept[1].model is not model or kept[1]._change() is not None:
+            self._refitted = kept = (key, self._quiet_twin(model).fit())
+        return kept[1]
+
+    def _quiet_twin(self, model: nn.Module) -> Self:
+        """An unfitted object of the same arguments for another network, without progress bars and cache."""
+        twin: Self = self.rebuilt(model)
+        twin.__dict__.update(show_progress=False, cache_dir=None, _cache=TensorCache(None))
+        return twin
 
     # ------------------------------------------------------------------ what methods share
+
+    @contextmanager
+    def visit(self) -> Iterator[None]:
+        """A public call: the network is a guest, and the outermost call makes sure that a fit still holds."""
+        with guest(self.model):
+            if self._visiting:
+                yield
+                return
+            self._visiting = True
+            try:
+                self._refresh_probe()
+                yield
+            finally:
+                self._visiting = False
+
+    def _refresh_probe(self) -> None:
+        """Test the network and the data, or make sure that they are those that were tested."""
+        change = self._change()
+        if change is not None and self._fitted:
+            raise StaleFitError(f"{change}: call {self.get_name()}.fit() again, or undo the change")
+        if change is not None or self._probe is None:
+            self._probe = take_probe(self._extractor, self._data, self.get_name(), self._check_probe)
+
+    def _change(self) -> str | None:
+        """What has changed since the probe was taken, as a sentence."""
+        if self._probe is None:
+            return None
+        network, data = self._probe.network_change(self._extractor), self._probe.data_change(self._data)
+        if network is not None:
+            return f"model of {self.get_name()} must be as it was at the fit, got {network}"
+        return None if data is None else f"train_dataset of {self.get_name()} must be as it was at the fit, got {data}"
+
+    def _probe_now(self) -> Probe:
+        """The probe of this visit."""
+        assert self._probe is not None  # every visit begins with one
+        return self._probe
 
     def _ensure_fitted(self) -> None:
         if not self._fitted:
@@ -263,7 +420,7 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
         """φ, f and y of the training set, from the cache if it has them; sets ``train_labels_`` and ``n_classes_``."""
 
         def compute() -> dict[str, Tensor]:
-            return vars(self._extractor.extract(self._loader, self.device, show_progress=self.show_progress))
+            return vars(self._extractor.extract(self._data, show_progress=self.show_progress))
 
         tensors = self._cached("features", {"layer": self._extractor.layer_name}, compute)
         training = TrainingFeatures(**tensors)
@@ -272,86 +429,54 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
 
     def _training_labels(self) -> Tensor:
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""
+        n_classes = self._probe_now().n_classes
         parts: list[Tensor] = []
-        n_classes = 0
-        with preserved_random_state(), torch.no_grad():
-            for inputs, labels in labelled_batches(self._loader, self.get_name()):
-                n_classes = n_classes or self._extractor(inputs[:1].to(self.device))[1].shape[1]
-                check_labels(labels, n_classes, "train_dataset", self.get_name())
-                parts.append(labels)
+        for _, labels in self._data.batches():
+            check_labels(labels, n_classes, self.get_name())
+            parts.append(labels)
         self.train_labels_, self.n_classes_ = torch.cat(parts).to(self.device), n_classes
         return self.train_labels_
 
+    def _training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the training set in order, placed where the network is."""
+        place = Placement.of(self.model)
+        for inputs, labels in self._data.batches():
+            yield place(inputs), labels.to(self.device)
+
     def _cached(self, kind: str, parameters: dict[str, object], compute: Any) -> dict[str, Tensor]:
         """What ``compute`` returns, kept in the cache under this network, this dataset and these parameters."""
-        cache = TensorCache(self.cache_dir)
-        if cache.folder is None:
+        if self._cache.folder is None:
             return dict(compute())
-        with preserved_random_state():
-            data_key = data_fingerprint(labelled_batches(self._loader, self.get_name()))
-        key = fingerprint(model_fingerprint(self.model), data_key, sorted(parameters.items()))
-        tensors = cache.load_or_compute(kind, key, compute)
+        probe = self._probe_now()
+        key = fingerprint(
+            model_fingerprint(self.model), data_fingerprint(self._data.batches()), sorted(parameters.items())
+        )
+        tensors = self._cache.load_or_compute(kind, key, compute, {"logits": probe.logits, "features": probe.features})
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
-    def _training_inputs(self, indices: Tensor) -> Tensor:
-        """The training inputs at these positions, (len(indices), …), on the device."""
-        dataset: Any = self._loader.dataset
-        with preserved_random_state():
-            collate = self._loader.collate_fn
-            inputs, _ = collate([dataset[int(index)] for index in indices.flatten()])
-        return as_input_tensor(inputs, self.get_name()).to(self.device)
-
-    def _blocks(self, inputs: Inputs, targets: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _placed(self, test: TestInputs, classes: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Consecutive blocks of test inputs on the device with the classes to explain."""
-        start = 0
-        for batch in input_batches(inputs, size, self.get_name()):
-            block = batch.to(self.device)
-            yield block, self._decisions(block) if targets is None else targets[start : start + len(block)]
+        place, start = Placement.of(self.model), 0
+        for batch in test.batches(size):
+            block = place(batch)
+            if classes is None:
+                yield block, self._decisions(block, start)
+            else:
+                yield block, classes[start : start + len(block)].to(self.device)
             start += len(block)
 
     @torch.no_grad()
-    def _decisions(self, inputs: Tensor) -> Tensor:
+    def _decisions(self, inputs: Tensor, start: int) -> Tensor:
         """The network's decisions, (n_block,), in passes of at most ``batch_size``."""
-        with evaluating(self.model):
-            return torch.cat([self.model(part).argmax(dim=1) for part in torch.split(inputs, self.batch_size)])
+        parts = [self._extractor(part) for part in torch.split(inputs, self.batch_size)]
+        features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
+        check_finite(features, logits, "inputs", self.get_name(), start)
+        return logits.argmax(dim=1)
 
-    def _checked_target(self, inputs: Inputs, target: Target) -> Tensor | None:
-        """One class for each test point, (n_test,), or None; checked against the inputs and the network's outputs."""
-        owner = self.get_name()
-        n_test = n_samples(inputs, owner)
-        if n_test == 0:
-            raise InvalidValueError("inputs", owner, "at least one sample", "none")
-        if target is None:
-            return None
-        classes = torch.as_tensor(target)
-        if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-            raise InvalidTypeError("target", owner, "an integer or integers", str(classes.dtype))
-        if classes.ndim > 1 or (classes.ndim == 1 and len(classes) != n_test):
-            constraint = f"one class, or one for each of the {n_test} inputs"
-            raise InvalidValueError("target", owner, constraint, f"shape {tuple(classes.shape)}")
-        with torch.no_grad():
-            _, logits = self._extractor(next(input_batches(inputs, 1, owner)).to(self.device))
-        if int(classes.min()) < 0 or int(classes.max()) >= logits.shape[1]:
-            got = f"values from {int(classes.min())} to {int(classes.max())}"
-            raise InvalidValueError("target", owner, f"in 0 … {logits.shape[1] - 1}", got)
-        return classes.to(self.device, torch.int64).expand(n_test)
 
-    def _for_model(self, model: nn.Module | None) -> Self:
-        """This method, or its copy fitted to a network with other weights."""
-        if model is None or model is self.model:
-            return self
-        key = model_fingerprint(model)
-        if key == model_fingerprint(self.model):
-            return self
-        if self._refitted is None or self._refitted[0] != key:
-            other = copy.copy(self)
-            # Quantus randomises one copy of the network in place: fit to a snapshot of it.
-            other.model = other.forward_func = copy.deepcopy(model)
-            other._extractor = FeatureExtractor(other.model, self._extractor.layer_name, self.get_name())
-            other.final_fc_layer = self._extractor.layer_name
-            other.show_progress, other.cache_dir = False, None
-            self._refitted = (key, other.fit())
-        return self._refitted[1]
+def _at_least_float32(values: Tensor) -> Tensor:
+    """The values in a type that NumPy has."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _checked_device(model: nn.Module, device: torch.device | str | None, owner: str) -> torch.device:

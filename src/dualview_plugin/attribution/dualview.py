@@ -7,8 +7,9 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.attribution.base import CommonOptions, Target
+from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TrainData
 from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer
@@ -117,10 +118,11 @@ class DualView(FeatureKernelAttribution):
         """
         if not sparse:
             return super().attribute(inputs, target)
-        targets = self._checked_target(inputs, target)
-        self._ensure_fitted()
-        blocks = self._blocks(inputs, targets, self.block_size)
-        values = torch.cat([self._support_attribution(*block) for block in blocks])
+        with self.visit():
+            test = self.test_inputs(inputs)
+            blocks = self.blocks(test, target)
+            self._ensure_fitted()
+            values = torch.cat([self._support_attribution(*block) for block in blocks])
         off_zero = values != 0
         row_starts = torch.cat([off_zero.new_zeros(1, dtype=torch.int64), off_zero.sum(dim=1).cumsum(dim=0)])
         columns = self.support_indices_.expand_as(values)[off_zero]

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualview_plugin.attribution.base import DataAttribution, Target
-from dualview_plugin.data import Inputs, input_batches
+from dualview_plugin.attribution.base import DataAttribution
+from dualview_plugin.attribution.targets import Target
+from dualview_plugin.data import Inputs
 from dualview_plugin.features import Composite, Standardizer, propagate
 
 
@@ -83,10 +84,10 @@ class FeatureKernelAttribution(DataAttribution):
         """
         if composite is None:
             return super().input_attribution(inputs, target, k)
-        targets = self._checked_target(inputs, target)
-        self._ensure_fitted()
-        blocks = self._blocks(inputs, targets, self.batch_size)
-        return torch.cat([self._logit_relevance(*block, composite) for block in blocks])
+        with self.visit():
+            blocks = self.blocks(inputs, target)
+            self._ensure_fitted()
+            return torch.cat([self._logit_relevance(*block, composite) for block in blocks])
 
     def _logit_relevance(self, inputs: Tensor, target: Tensor, composite: Composite) -> Tensor:
         """Relevance of the inputs for the surrogate's logits of ``target``, the shape of the inputs."""
@@ -96,11 +97,12 @@ class FeatureKernelAttribution(DataAttribution):
     @torch.no_grad()
     def surrogate_logits(self, inputs: Inputs) -> Tensor:
         """The surrogate's logits ⟨w_c, φ(x)⟩ + b_c, (n_test, n_classes), to compare with the network's."""
-        self._ensure_fitted()
-        parts = []
-        for batch in input_batches(inputs, self.batch_size, self.get_name()):
-            features, _ = self._extractor(batch.to(self.device))
-            parts.append(self.transform_features(features) @ self.surrogate_weight_.T + self.surrogate_bias_)
+        with self.visit():
+            self._ensure_fitted()
+            parts = []
+            for batch, _ in self.blocks(inputs, 0):
+                features, _ = self.extract(batch)
+                parts.append(self.transform_features(features) @ self.surrogate_weight_.T + self.surrogate_bias_)
         return torch.cat(parts)
 
     def _support_positions(self) -> Tensor:
@@ -112,7 +114,7 @@ class FeatureKernelAttribution(DataAttribution):
     @torch.no_grad()
     def _support_attribution(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Attributions of the support points alone, (n_block, n_support), by one matrix product."""
-        features, _ = self._extractor(inputs)
+        features, _ = self.extract(inputs)
         kernel = self.transform_features(features) @ self.support_features_.T
         return (kernel + self.kernel_offset_) * self.dual_coef_.T[target]
 
@@ -121,7 +123,7 @@ class FeatureKernelAttribution(DataAttribution):
         return values.new_zeros(len(inputs), self.n_train_).index_copy_(1, self.support_indices_, values)
 
     def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
-        features, _ = self._extractor(inputs)
+        features, _ = self.extract(inputs)
         shares = self.feature_shares(features, target, train_indices)
         return shares.sum(dim=2) + self.kernel_offset_ * self.coefficients(train_indices, target)
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
-from dualview_plugin.data import TrainData, labelled_batches
+from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
-from dualview_plugin.network import preserved_random_state
 from dualview_plugin.validation import check_integer
 
 
@@ -106,7 +105,7 @@ class GradientSimilarity(DataAttribution):
 
     def _directions(self, train_indices: Tensor) -> Tensor:
         """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters)."""
-        inputs, labels = self._training_inputs(train_indices), self.train_labels_[train_indices]
+        inputs, labels = self.training_inputs(train_indices), self.train_labels_[train_indices]
         norms = self._norms(self._gradients(inputs, labels))
         return (self._gradients.whole(inputs, labels).mT / norms).mT
 
@@ -133,12 +132,6 @@ class GradientSimilarity(DataAttribution):
                 ):
                     yield self._gradients(*part)
                     bar.update(len(part[1]))
-
-    def _training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the training set on the device."""
-        with preserved_random_state():
-            for inputs, labels in labelled_batches(self._loader, self.get_name()):
-                yield inputs.to(self.device), labels.to(self.device)
 
 
 def _layer_names(model: nn.Module, layers: Collection[nn.Module | str] | None, owner: str) -> tuple[str, ...] | None:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.attribution.base import CommonOptions, DataAttribution, Target
-from dualview_plugin.cache import fingerprint
+from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TrainData
+from dualview_plugin.network import fingerprint
 from dualview_plugin.validation import check_integer
 
 
@@ -63,9 +64,8 @@ class RandomAttribution(DataAttribution):
     def input_attribution(self, inputs: Inputs, target: Target = None, k: int = 1) -> Tensor:
         """Random values of the inputs' shape; noise has no gradient, and ``k`` no effect."""
         check_integer(k, "k", self.get_name())
-        targets = self._checked_target(inputs, target)
         maps: list[Any] = []
-        for batch, classes in self._blocks(inputs, targets, self.batch_size):
+        for batch, classes in self.blocks(inputs, target):
             rows = zip(batch, classes, strict=True)
             maps += [self._normal(point.numel(), "input", point, int(c)).reshape(point.shape) for point, c in rows]
         return torch.stack(maps)

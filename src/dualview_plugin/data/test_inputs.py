@@ -58,12 +58,16 @@ class TestInputs:
             return
         held: list[Tensor] = []
         for batch in self._loaded(self._source):
-            for part in torch.split(batch, size):
-                if held and not (_alike(held[0], part) and sum(map(len, held)) + len(part) <= size):
-                    yield torch.cat(held)
-                    held = []
-                held.append(part)
-        yield torch.cat(held)
+            if held and not _alike(held[0], batch):
+                yield torch.cat(held)
+                held = []
+            held.append(batch)
+            if sum(map(len, held)) >= size:
+                *full, rest = torch.split(torch.cat(held), size)
+                yield from full if len(rest) < size else (*full, rest)
+                held = [rest] if len(rest) < size else []
+        if held:
+            yield torch.cat(held)
 
     def _loaded(self, loader: DataLoader[Any]) -> Iterator[Tensor]:
         """The batches of a loader, without their labels."""

@@ -61,9 +61,9 @@ class FeatureExtractor:
         return self.model.get_submodule(self.layer_name)
 
     @contextmanager
-    def caught_input(self) -> Iterator[list[Tensor]]:
+    def caught_input(self) -> Iterator[list[Any]]:
         """A list that gets the final layer's input of each forward pass in the block: in the graph, not flattened."""
-        caught: list[Tensor] = []
+        caught: list[Any] = []
 
         def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             value = args[0] if args else next(iter(kwargs.values()), None)
@@ -103,7 +103,7 @@ class FeatureExtractor:
         """Refuse a layer whose input is no flat feature vector for each sample, and a network without logits."""
         if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n_samples):
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            constraint = "a network with outputs of shape (n_samples, n_classes), a tensor; wrap it in a module otherwise"
+            constraint = "a network with outputs of shape (n_samples, n_classes); wrap it in a module that gives them"
             raise InvalidValueError("model", self.owner, constraint, got)
         if not logits.is_floating_point():
             raise InvalidValueError("model", self.owner, "a network with floating outputs", str(logits.dtype))

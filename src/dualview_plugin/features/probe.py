@@ -116,7 +116,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
         elif len(inputs) > 1:
             singles = [data.at([index]) for index in indices] if repeatable else []
             _check_collation(singles, raw, labels, owner)
-            rows = [place(single) for single, _ in singles] or list(inputs.split(1))
+            rows = [place(single) for single, _ in singles] or list(torch.split(inputs, 1))
             extractor.doubles_single = _loses_batch_axis(extractor, rows[0])
             _check_rows(extractor, rows, features, logits, dtype, owner)
         checksum = weights_checksum(extractor.model)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from zennit.core import Composite
 
-from dualview_plugin.attribution.base import Target
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.data import Inputs, n_samples
+from dualview_plugin.attribution.targets import Target
+from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.features import propagate
 from dualview_plugin.lrp.composites import as_composite
@@ -123,25 +122,25 @@ class PairwiseRelevance:
                 exist.
         """
         method = self.data_attribution
-        targets = method._checked_target(inputs, target)
-        if train_indices is None:
-            strongest: Any = method.influence(inputs, k, target, proponents)
-            indices = strongest.indices
-        else:
-            indices = self._checked_indices(train_indices, n_samples(inputs, type(self).__name__))
-        rows = max(1, self.batch_size // indices.shape[1])
-        blocks = zip(method._blocks(inputs, targets, rows), torch.split(indices, rows), strict=True)
-        return _joined([self._block(batch, classes, block) for (batch, classes), block in blocks])
+        with method.visit():
+            test = method.test_inputs(inputs)
+            if train_indices is None:
+                indices = method.strongest(test, k, target, proponents).indices
+            else:
+                indices = self._checked_indices(train_indices, len(test))
+            rows = max(1, self.batch_size // indices.shape[1])
+            blocks = zip(method.blocks(test, target, rows), torch.split(indices, rows), strict=True)
+            return _joined([self._block(batch, classes, block) for (batch, classes), block in blocks])
 
     def _block(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> RelevantPairs:
         """The pairs of one block of test inputs."""
         method, k = self.data_attribution, train_indices.shape[1]
         with torch.no_grad():
-            features, _ = method._extractor(inputs)
+            features, _ = method.extract(inputs)
             shares = method.feature_shares(features, target, train_indices)
             intercept_share = method.kernel_offset_ * method.coefficients(train_indices, target)
         attribution = shares.sum(dim=2) + intercept_share
-        train_inputs = method._training_inputs(train_indices)
+        train_inputs = method.training_inputs(train_indices)
         of_test, of_train = (
             self._relevance(side, shares) for side in (inputs.repeat_interleave(k, dim=0), train_inputs)
         )

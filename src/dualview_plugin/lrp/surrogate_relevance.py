@@ -10,7 +10,6 @@ from torch import nn
 from zennit.core import Composite
 
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.data import as_input_tensor
 from dualview_plugin.errors import InvalidTypeError
 from dualview_plugin.lrp.composites import as_composite
 
@@ -47,10 +46,9 @@ class SurrogateRelevance:
             inputs: (n_test, …), an array or a tensor.
             targets: explained classes, (n_test,).
         """
-        method = self.data_attribution._for_model(model)
-        tensor = as_input_tensor(inputs, type(self).__name__)
+        method = self.data_attribution.for_model(model)
         classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
         relevance: np.ndarray[Any, Any] = (
-            method.input_attribution(tensor, classes, composite=self.composite).cpu().numpy()
+            method.input_attribution(inputs, classes, composite=self.composite).cpu().numpy()
         )
         return relevance

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, issparse
 from torch import Tensor, nn
 
 from dualview_plugin.attribution import DataAttribution
-from dualview_plugin.data import as_input_tensor
+from dualview_plugin.data import as_tensor
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.metrics.data_attribution import AttributionFunction
 from dualview_plugin.network import evaluating
@@ -145,7 +145,7 @@ def decisions(model: nn.Module, inputs: Array | Tensor) -> Tensor:
 
 def on_device_of(model: nn.Module, inputs: Array | Tensor) -> Tensor:
     """The inputs as a tensor where the network is."""
-    tensor = as_input_tensor(inputs, "a data attribution metric")
+    tensor = as_tensor(inputs, "a data attribution metric")
     return tensor.to(next(model.parameters(), tensor).device)
 
 

@@ -34,11 +34,17 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
             return
         _visited.append(model)
         try:
-            with preserved_random_state(), restored(model), _same_buffers(model), _eager(model), evaluating(model):
-                with _plain_arithmetic():
-                    yield model
+            with preserved_random_state(), restored(model), _same_buffers(model), _untouched_run(model):
+                yield model
         finally:
             _visited.pop()
+
+
+@contextmanager
+def _untouched_run(model: nn.Module) -> Iterator[None]:
+    """Eval mode, plain arithmetic, and no compiled code."""
+    with _eager(model), evaluating(model), _plain_arithmetic():
+        yield
 
 
 def guest_steps(model: nn.Module, items: Iterator[Item]) -> Iterator[Item]:

@@ -30,7 +30,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """A hash of a network: class, structure as printed, parameters, all buffers, and further state such as packed weights.
+    """A hash of a network: class, structure as printed, parameters, buffers, and other state such as packed weights.
 
     Plain attributes and constants in the code of ``forward`` are not in it: :func:`same_outputs` on a probe sees those.
     """

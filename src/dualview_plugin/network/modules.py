@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.network.guest import guest
@@ -28,7 +28,7 @@ def checked_model(model: Any, owner: str) -> nn.Module:
         constraint = "the module itself, before torch.jit.script or torch.jit.trace: TorchScript runs no hooks"
         raise InvalidTypeError("model", owner, constraint, type(model).__name__)
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
-        if isinstance(parameter, UninitializedTensorMixin):
+        if isinstance(parameter, (UninitializedParameter, UninitializedBuffer)):
             constraint = "initialised: run one batch through its lazy modules first"
             raise InvalidValueError("model", owner, constraint, f"{name!r} without a shape")
         if parameter.is_inference():

@@ -1,0 +1,67 @@
+"""Constructor arguments that an object remembers: assigned to, they are validated; with another network, rebuilt."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABCMeta
+from typing import Any
+
+from torch import nn
+
+
+class RememberingMeta(ABCMeta):
+    """Classes whose objects keep the arguments that they were made with, as ``_arguments``."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """The object, with its arguments by name."""
+        made = super().__call__(*args, **kwargs)
+        bound = inspect.signature(cls.__init__).bind(made, *args, **kwargs)  # type: ignore[misc]
+        bound.apply_defaults()
+        arguments = dict(list(bound.arguments.items())[1:])  # less self
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                arguments.update(arguments.pop(parameter.name, {}))
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                arguments.update(zip(cls._positional_names(), arguments.pop(parameter.name, ()), strict=False))
+        vars(made)["_arguments"] = arguments
+        return made
+
+    def _positional_names(cls) -> list[str]:
+        """What a constructor that passes ``*args`` on calls its positional arguments: the names of the nearest base."""
+        for base in cls.__mro__:
+            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+            if parameters and all(parameter.kind is not parameter.VAR_POSITIONAL for parameter in parameters):
+                return [parameter.name for parameter in parameters]
+        return []
+
+
+class Remembering(metaclass=RememberingMeta):
+    """Assigning to a constructor argument makes the object anew: the value is validated, and what was learned is gone.
+
+    Learned state has other names, so that it is assigned as usual.
+    """
+
+    _arguments: dict[str, Any]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        arguments = vars(self).get("_arguments", {})
+        if name not in arguments:
+            super().__setattr__(name, value)
+            return
+        fresh = type(self)(**{**arguments, name: value})
+        vars(self).clear()
+        vars(self).update(vars(fresh))
+
+    def rebuilt(self, model: nn.Module) -> Any:
+        """An object of the same arguments for another network, in which modules are found by their old names."""
+        old: nn.Module = self._arguments["model"]
+        names = {id(module): name for name, module in old.named_modules() if name}
+        arguments = {name: _by_name(value, names) for name, value in self._arguments.items()}
+        return type(self)(**{**arguments, "model": model})
+
+
+def _by_name(value: Any, names: dict[int, str]) -> Any:
+    """A module, or those in a list, as dotted names; anything else as it is."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_by_name(part, names) for part in value]
+    return names.get(id(value), value) if isinstance(value, nn.Module) else value
