@@ -360,9 +360,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         with self.visit():
             probe = self._probe_now()
         key = model_fingerprint(model)
-        if key == model_fingerprint(self.model):
-            if probe.network_change(self._quiet_twin(model)._extractor) is None:
-                return self
+        same_weights = key == model_fingerprint(self.model)
+        if same_weights and probe.network_change(self._quiet_twin(model)._extractor) is None:
+            return self
         kept = self._refitted
         if kept is None or kept[0] != key or kept[1].model is not model or kept[1]._change() is not None:
             self._refitted = kept = (key, self._quiet_twin(model).fit())
