@@ -16,6 +16,7 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.cache import TensorCache, data_fingerprint, fingerprint, model_fingerprint
 from dualview_plugin.data import (
     Inputs,
@@ -246,12 +247,14 @@ class DataAttribution(Attribution, DataInfluence):  # type: ignore[misc]
                 metrics), the method is fitted to that network, and kept until the next one comes.
             inputs: (n_test, …), an array or a tensor.
             targets: explained classes, (n_test,).
+
+        Returns:
+            The shape of the inputs. NaN, at no cost, where ``quantus.evaluate`` asks for metrics of this package alone:
+            they read attributions to training points, and no map.
         """
-        method = self._for_model(model)
-        tensor = as_input_tensor(inputs, self.get_name())
-        classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
-        attribution: np.ndarray[Any, Any] = method.input_attribution(tensor, classes).cpu().numpy()
-        return attribution
+        if no_metric_reads_maps():
+            return unread_map(inputs)
+        return map_as_array(self._for_model(network_of(model)).input_attribution, inputs, targets, self.get_name())
 
     # ------------------------------------------------------------------ what methods share
 
