@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from dualview_plugin.errors import InvalidValueError, NotApplicableWarning
 from dualview_plugin.metrics import IdenticalClass, LabelPoisoning, data_attribution
-from dualview_plugin.metrics.influence_source import InfluenceSource, SimilaritySource
+from dualview_plugin.metrics.sources.influence_source import InfluenceSource
+from dualview_plugin.metrics.sources.similarity_source import SimilaritySource
 from tests.metrics.world import (
     N_CLASSES,
     N_TEST,
@@ -65,7 +66,7 @@ def slow_tracin(model: Network, labels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", [TracInCPFast, TracInCP])
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 def test_tracin_in_batches_equals_the_gradients_dot_products(kind: Any, model: Network, checkpoint: str) -> None:
-    source = InfluenceSource(tracin(kind, model, checkpoint), batch_size=4)
+    source = InfluenceSource(tracin(kind, model, checkpoint), model, batch_size=4, owner="IdenticalClass")
     np.testing.assert_allclose(np.concatenate(list(source.blocks(X_TEST, Y))), slow_tracin(model, Y), atol=1e-5)
     model.train()
     decided = np.concatenate(list(source.blocks(X_TEST, None)))
@@ -103,7 +104,7 @@ def test_similarity_of_one_layer_works_although_captums_own_call_fails(
     model: Network, tmp_path: Path, metric: Any, direction: str, sign: int
 ) -> None:
     influence = similarity(model, tmp_path, similarity_metric=metric, similarity_direction=direction)
-    source = SimilaritySource(influence, batch_size=4)
+    source = SimilaritySource(influence, model, batch_size=4, owner="IdenticalClass")
     rows = np.concatenate(list(source.blocks(X_TEST, None)))
     assert model.training
     assert not model.hidden._forward_hooks

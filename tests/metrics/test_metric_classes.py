@@ -120,7 +120,7 @@ def test_decision_explains_the_networks_decision_and_scores_against_y() -> None:
 
     IdenticalClass(TRAIN_LABELS, explained_class="decision")(model, X_TEST, y, explain_func=table, batch_size=3)
     assert seen == decided.tolist()
-    with pytest.raises(InvalidValueError, match="model of a data attribution metric must be given"):
+    with pytest.raises(InvalidValueError, match="model of IdenticalClass must be given"):
         IdenticalClass(TRAIN_LABELS, explained_class="decision")(None, X_TEST, y, explain_func=table)
 
 

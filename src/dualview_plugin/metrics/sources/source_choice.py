@@ -6,29 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from captum.influence import DataInfluence, SimilarityInfluence
-from torch import nn
 
 from dualview_plugin.attribution import DataAttribution
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.metrics.attribution_source import (
-    Array,
-    AttributionSource,
-    FunctionSource,
-    MatrixSource,
-    MethodSource,
-    to_matrix,
-)
-from dualview_plugin.metrics.data_attribution import MarkedAttribution
-from dualview_plugin.metrics.influence_source import InfluenceSource, SimilaritySource
+from dualview_plugin.metrics.sources.arrays import Array, to_matrix
+from dualview_plugin.metrics.sources.attribution_source import AttributionSource
+from dualview_plugin.metrics.sources.data_attribution import AttributionCallable
+from dualview_plugin.metrics.sources.function_source import FunctionSource
+from dualview_plugin.metrics.sources.influence_source import InfluenceSource
+from dualview_plugin.metrics.sources.matrix_source import MatrixSource
+from dualview_plugin.metrics.sources.method_source import MethodSource
+from dualview_plugin.metrics.sources.similarity_source import SimilaritySource
 
 
-def choose_source(
+def source_of(
     inputs: Array,
     a_batch: Any,
     explain_func: Any,
-    model: nn.Module | None,
+    model: Any,
     arguments: Mapping[str, Any],
     batch_size: int,
+    owner: str,
 ) -> AttributionSource | None:
     """The source of the attributions; None if there are none, as for a saliency method.
 
@@ -39,25 +37,29 @@ def choose_source(
         InvalidValueError: ``a_batch`` has another number of rows than ``inputs``.
     """
     attributions = None if a_batch is None else to_matrix(a_batch)
-    if attributions is not None and attributions.shape[0] != len(inputs):
-        constraint = f"attributions of the {len(inputs)} points of x_batch"
-        raise InvalidValueError("a_batch", "a data attribution metric", constraint, f"{attributions.shape[0]} rows")
-    is_matrix = attributions is not None and attributions.ndim == 2
-    if attributions is not None and is_matrix and (explain_func is None or attributions.shape != inputs.shape):
+    if attributions is not None and _is_matrix(attributions, inputs, explain_func, owner):
         return MatrixSource(attributions, batch_size)
-    return _source_behind(explain_func, model, arguments, batch_size)
+    return _source_behind(explain_func, model, arguments, batch_size, owner)
+
+
+def _is_matrix(attributions: Any, inputs: Array, explain_func: Any, owner: str) -> bool:
+    """Whether these are attributions to training points."""
+    if attributions.ndim == 0 or attributions.shape[0] != len(inputs):
+        constraint = f"attributions of the {len(inputs)} points of x_batch"
+        raise InvalidValueError("a_batch", owner, constraint, f"shape {attributions.shape}")
+    return attributions.ndim == 2 and (explain_func is None or attributions.shape != inputs.shape)
 
 
 def _source_behind(
-    explain_func: Any, model: nn.Module | None, arguments: Mapping[str, Any], batch_size: int
+    explain_func: Any, model: Any, arguments: Mapping[str, Any], batch_size: int, owner: str
 ) -> AttributionSource | None:
     """The source behind an explanation function, if it gives data attributions."""
-    marked = isinstance(explain_func, MarkedAttribution)
+    marked = isinstance(explain_func, AttributionCallable)
     origin = explain_func.source if marked else explain_func
     if isinstance(origin, DataAttribution):
-        return MethodSource(origin, batch_size)
+        return MethodSource(origin, model, owner)
     if isinstance(origin, SimilarityInfluence):
-        return SimilaritySource(origin, batch_size)
+        return SimilaritySource(origin, model, batch_size, owner)
     if isinstance(origin, DataInfluence):
-        return InfluenceSource(origin, batch_size)
-    return FunctionSource(origin, model, arguments, batch_size) if marked else None
+        return InfluenceSource(origin, model, batch_size, owner)
+    return FunctionSource(origin, model, arguments, batch_size, owner) if marked else None
