@@ -56,7 +56,7 @@ def test_mark_shrinks_with_images_smaller_than_the_papers(side: int, frame: int,
 
 
 def test_refuses_a_mark_over_the_whole_image_and_images_without_channels() -> None:
-    with pytest.raises(InvalidValueError, match="square of frame_and_square must be small enough to leave part of 8 x 8 pixels, got 6"):
+    with pytest.raises(InvalidValueError, match=r"square of frame_and_square must be .* of 8 x 8 pixels, got 6"):
         frame_and_square(torch.rand(1, 8, 8), frame=2, square=6)
     with pytest.raises(InvalidValueError, match="images of frame_and_square must be"):
         frame_and_square(torch.rand(8, 8))
