@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
 from dualview_plugin.metrics import DomainMismatch, IdenticalClass, IdenticalSubclass, LabelPoisoning, data_attribution
+from dualview_plugin.metrics.label_poisoning import MAX_CURVES
 from tests.metrics.world import (
     MATRIX,
     N_CLASSES,
@@ -91,6 +92,15 @@ def test_label_poisoning_keeps_a_curve_for_each_method() -> None:
     assert list(metric.curves) == ["first", "second"]
     assert metric.curve is metric.curves["second"]
     assert not np.array_equal(metric.curves["first"], metric.curves["second"])
+
+
+def test_label_poisoning_keeps_the_curves_of_the_latest_methods_only() -> None:
+    metric = LabelPoisoning([2, 4])
+    for number in (*range(MAX_CURVES + 3), 5):
+        arguments = {"explain_func_kwargs": {"method": f"method {number}"}}
+        metric(None, X, np.zeros(5, int), a_batch=ATTRIBUTIONS, **arguments)
+    expected = [f"method {number}" for number in (3, 4, *range(6, MAX_CURVES + 3), 5)]
+    assert list(metric.curves) == expected
 
 
 def test_identical_class_takes_the_methods_own_labels() -> None:

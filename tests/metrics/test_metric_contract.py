@@ -231,3 +231,25 @@ def test_register_lists_the_metrics_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(available) == ["Complexity", "Data Attribution"]
     assert list(available["Data Attribution"]) == names
     assert available["Data Attribution"]["Identical Class"] is IdenticalClass
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_attributions_of_any_floating_type_score_as_their_values(build: Build, dtype: torch.dtype) -> None:
+    attributions = torch.from_numpy(EXPLAINED).to(dtype)
+    expected = build()(None, X_TEST, Y, a_batch=attributions.double().numpy())
+    assert build()(None, X_TEST, Y, a_batch=attributions) == pytest.approx(expected)
+
+    @data_attribution
+    def by_row(model: Any, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:
+        rows = [int(np.flatnonzero((point == X_TEST).all(axis=(1, 2, 3)))[0]) for point in inputs]
+        return attributions[rows]
+
+    assert build()(None, X_TEST, Y, explain_func=by_row, batch_size=4) == pytest.approx(expected)
+
+
+def test_inputs_may_be_tensors_of_any_floating_type(build: Build) -> None:
+    model = network()
+    expected = build()(model, X_TEST, Y, explain_func=TableAttribution(model))
+    for dtype in (torch.float64, torch.float32):
+        x = torch.from_numpy(X_TEST).to(dtype).requires_grad_()
+        assert build()(model, x, torch.from_numpy(Y), explain_func=TableAttribution(model)) == pytest.approx(expected)

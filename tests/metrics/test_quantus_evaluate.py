@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from dualview_plugin.attribution import DataAttribution, DualView, GradientSimilarity, RandomAttribution
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
+from dualview_plugin.lrp import SurrogateRelevance
 from dualview_plugin.metrics import IdenticalClass, LabelPoisoning, data_attribution, identical_class
 from tests.worlds import N_TEST, N_TRAIN, World, small_world
 
@@ -180,6 +181,30 @@ def test_metrics_of_quantus_get_the_map_whatever_stands_before_them(world: World
     for metrics in permutations({"Ours": IdenticalClass(), "Quantus'": Receiving()}.items()):
         evaluate(world, dict(metrics), xai_methods)
         np.testing.assert_array_equal(received.pop(), expected)
+
+
+def test_scores_depend_on_no_order(world: World) -> None:
+    names, seen = ["DualView", "Random", "Saliency"], []
+    metrics = {
+        "Identical class": IdenticalClass(world.train.tensors[1], disable_warnings=True),
+        "Label poisoning": LabelPoisoning([2, 5, 7], disable_warnings=True),
+        "Sparseness": quantus.Sparseness(abs=False, normalise=False),  # adds a number to the caller's array
+    }
+    for order in permutations(names):
+        for metric_order in permutations(metrics.items()):
+            scores = evaluate(world, dict(metric_order), methods(world, order))
+            seen.append([scores[name][metric] for name in names for metric in metrics])
+    for other in seen[1:]:
+        np.testing.assert_equal(other, seen[0])
+
+
+def test_a_surrogates_map_is_left_out_where_no_metric_reads_it(world: World) -> None:
+    dualview = methods(world, ["DualView"])["DualView"]
+    surrogate = SurrogateRelevance(dualview, "epsilon_plus_flat")
+    metrics, arguments = {"IC": IdenticalClass(disable_warnings=True)}, (world.x_test.numpy(), np.zeros(N_TEST, int))
+    with counted_passes(world.model) as passes:
+        quantus.evaluate(metrics, {"surrogate": surrogate}, world.model, *arguments, explain_func_kwargs={})
+    assert passes == []
 
 
 def test_a_marked_function_may_use_the_map_of_a_method(world: World) -> None:
