@@ -16,13 +16,13 @@ from benchmarks.datasets import ImageData
 from benchmarks.networks import CifarResNet, PaperCNN
 from benchmarks.training import CHECKPOINTS, Recipe, accuracy, trained
 from dualview_plugin import (
-    ClassGrouping,
-    ClassMarking,
     DomainMismatch,
+    GroupedClasses,
     IdenticalClass,
     IdenticalSubclass,
     LabelPoisoning,
-    modifications,
+    MarkedImages,
+    PoisonedLabels,
 )
 from examples.digits import small_cnn
 
@@ -140,7 +140,7 @@ def _standard(data: ImageData, _seed: int) -> tuple[TensorDataset, Tensor, Calla
 
 
 def _grouped(data: ImageData, _seed: int) -> tuple[TensorDataset, Tensor, Callable[..., Any]]:
-    grouping = ClassGrouping(data.train, GROUPS)
+    grouping = GroupedClasses(data.train, GROUPS)
     x_test, y_test = data.test.tensors
     superclasses = torch.tensor([grouping.superclass(int(label)) for label in y_test])
 
@@ -154,7 +154,7 @@ def _grouped(data: ImageData, _seed: int) -> tuple[TensorDataset, Tensor, Callab
 
 def _poisoned(data: ImageData, seed: int) -> tuple[TensorDataset, Tensor, Callable[..., Any]]:
     fraction = POISONED_FRACTION[data.name]
-    poisoning = modifications.LabelPoisoning(data.train, fraction, len(data.class_names), seed=seed)
+    poisoning = PoisonedLabels(data.train, fraction, len(data.class_names), seed=seed)
     x_test, y_test = data.test.tensors
 
     def finish(_network: nn.Module, n_test: int) -> tuple[Any, ...]:
@@ -165,7 +165,7 @@ def _poisoned(data: ImageData, seed: int) -> tuple[TensorDataset, Tensor, Callab
 
 def _marked(data: ImageData, seed: int) -> tuple[TensorDataset, Tensor, Callable[..., Any]]:
     mean, std = data.mean.flatten().tolist(), data.deviation.flatten().tolist()
-    marking = ClassMarking(data.train, MARKED_CLASS, MARKED_FRACTION, seed=seed, mean=mean, std=std)
+    marking = MarkedImages(data.train, MARKED_CLASS, MARKED_FRACTION, seed=seed, mean=mean, std=std)
     x_test, y_test = data.test.tensors
 
     def finish(network: nn.Module, n_test: int) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import quantus
 import torch
 
-from dualview_plugin import ClassGrouping, IdenticalClass, IdenticalSubclass
+from dualview_plugin import GroupedClasses, IdenticalClass, IdenticalSubclass
 from examples.digits import load_digits, small_cnn, train
 from examples.six_methods import six_methods
 
@@ -20,7 +20,7 @@ PAIRS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
 
 def main() -> None:
     digits = load_digits()
-    grouped = ClassGrouping(digits.train, groups=PAIRS)
+    grouped = GroupedClasses(digits.train, groups=PAIRS)
     torch.manual_seed(0)
     model = train(small_cnn(n_classes=grouped.n_classes), grouped)
     x, y = digits.x_test[:200], digits.y_test[:200]

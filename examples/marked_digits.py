@@ -12,7 +12,7 @@ import numpy as np
 import quantus
 import torch
 
-from dualview_plugin import ClassMarking, DomainMismatch, DualView
+from dualview_plugin import DomainMismatch, DualView, MarkedImages
 from examples.digits import accuracy, load_digits, small_cnn, train
 from examples.six_methods import six_methods
 
@@ -21,7 +21,7 @@ MARKED_CLASS = 2
 
 def main() -> None:
     digits = load_digits()
-    marking = ClassMarking(digits.train, target_class=MARKED_CLASS, fraction=0.3, seed=0)
+    marking = MarkedImages(digits.train, target_class=MARKED_CLASS, fraction=0.3, seed=0)
     torch.manual_seed(0)
     model = train(small_cnn(), marking)
     n_marked = len(marking.marked_indices)

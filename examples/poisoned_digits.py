@@ -13,7 +13,7 @@ import numpy as np
 import quantus
 import torch
 
-from dualview_plugin import metrics, modifications, plot_poisoning_curves
+from dualview_plugin import LabelPoisoning, PoisonedLabels, plot_poisoning_curves
 from examples.digits import accuracy, load_digits, small_cnn, train
 from examples.six_methods import six_methods
 
@@ -22,14 +22,14 @@ FIGURE = Path(__file__).parents[1] / "docs" / "poisoning_curves_digits.png"
 
 def main() -> None:
     digits = load_digits()
-    poisoned = modifications.LabelPoisoning(digits.train, fraction=0.3, n_classes=10, seed=0)
+    poisoned = PoisonedLabels(digits.train, fraction=0.3, n_classes=10, seed=0)
     torch.manual_seed(0)
     model = train(small_cnn(), poisoned)
     n_poisoned = len(poisoned.poisoned_indices)
     print(f"{n_poisoned} of {len(poisoned)} labels are wrong; test accuracy: {accuracy(model, digits.test):.3f}")
 
-    by_attributions = metrics.LabelPoisoning(poisoned.poisoned_indices)
-    by_self_influence = metrics.LabelPoisoning(poisoned.poisoned_indices, ranking="self_influence")
+    by_attributions = LabelPoisoning(poisoned.poisoned_indices)
+    by_self_influence = LabelPoisoning(poisoned.poisoned_indices, ranking="self_influence")
     x = digits.x_test[:200]
     table = quantus.evaluate(
         metrics={"by attributions": by_attributions, "by self-influence": by_self_influence},

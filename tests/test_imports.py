@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,48 @@ def test_importing_the_package_loads_none_of_the_neighbours() -> None:
         command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(PACKAGE.parent)}
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_type_checkers_see_the_table_of_public_names() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen: dict[str, list[str]] = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert node.module is not None
+        seen.setdefault(node.module.removeprefix("dualview_plugin."), []).extend(alias.name for alias in node.names)
+        assert all(alias.asname == alias.name for alias in node.names)
+    import dualview_plugin
+
+    assert {room: tuple(names) for room, names in seen.items()} == dualview_plugin._PUBLIC
+
+
+@pytest.mark.parametrize("room", ["attribution", "errors", "metrics", "modifications", "plots", "solver"])
+def test_what_a_room_offers_is_public(room: str) -> None:
+    import dualview_plugin
+
+    module = import_module(f"dualview_plugin.{room}")
+    classes = {name for name, value in vars(module).items() if isinstance(value, type) and not name.startswith("_")}
+    offered = set(getattr(module, "__all__", classes))
+    assert offered == set(dualview_plugin._PUBLIC[room])
+
+
+def test_former_names_warn_and_give_the_same_class() -> None:
+    import dualview_plugin
+    from dualview_plugin import modifications
+
+    for module, former, name in (
+        (dualview_plugin, "ClassGrouping", "GroupedClasses"),
+        (dualview_plugin, "ClassMarking", "MarkedImages"),
+        (modifications, "ClassGrouping", "GroupedClasses"),
+        (modifications, "ClassMarking", "MarkedImages"),
+        (modifications, "LabelPoisoning", "PoisonedLabels"),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"{former} is now called {name}") as caught:
+            assert getattr(module, former) is getattr(dualview_plugin, name)
+        assert [warning.filename for warning in caught] == [__file__]
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = modifications.nonsense
 
 
 def test_every_public_name_is_there() -> None:

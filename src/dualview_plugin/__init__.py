@@ -5,17 +5,32 @@ Public names are imported on first use, so that importing the package loads neit
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the table below, for type checkers and editors; a test compares the two
     from dualview_plugin.attribution import DataAttribution as DataAttribution
     from dualview_plugin.attribution import DualView as DualView
+    from dualview_plugin.attribution import FeatureKernelAttribution as FeatureKernelAttribution
     from dualview_plugin.attribution import GradientSimilarity as GradientSimilarity
     from dualview_plugin.attribution import InfluenceFunctions as InfluenceFunctions
     from dualview_plugin.attribution import ProjectedGradientSimilarity as ProjectedGradientSimilarity
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
     from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
+    from dualview_plugin.errors import CacheWarning as CacheWarning
+    from dualview_plugin.errors import ConservationWarning as ConservationWarning
+    from dualview_plugin.errors import ConvergenceWarning as ConvergenceWarning
+    from dualview_plugin.errors import DivergenceError as DivergenceError
+    from dualview_plugin.errors import DualViewError as DualViewError
+    from dualview_plugin.errors import InvalidTypeError as InvalidTypeError
+    from dualview_plugin.errors import InvalidValueError as InvalidValueError
+    from dualview_plugin.errors import MissingDependencyError as MissingDependencyError
+    from dualview_plugin.errors import NotApplicableWarning as NotApplicableWarning
+    from dualview_plugin.errors import RandomDataWarning as RandomDataWarning
+    from dualview_plugin.errors import RandomNetworkWarning as RandomNetworkWarning
+    from dualview_plugin.errors import SparseAttributionWarning as SparseAttributionWarning
+    from dualview_plugin.errors import StaleFitError as StaleFitError
     from dualview_plugin.lrp import PairwiseRelevance as PairwiseRelevance
     from dualview_plugin.lrp import RelevantPairs as RelevantPairs
     from dualview_plugin.lrp import SurrogateRelevance as SurrogateRelevance
@@ -27,56 +42,110 @@ if TYPE_CHECKING:
     from dualview_plugin.metrics import IdenticalSubclass as IdenticalSubclass
     from dualview_plugin.metrics import LabelPoisoning as LabelPoisoning
     from dualview_plugin.metrics import data_attribution as data_attribution
+    from dualview_plugin.metrics import domain_mismatch as domain_mismatch
+    from dualview_plugin.metrics import domain_mismatch_auprc as domain_mismatch_auprc
+    from dualview_plugin.metrics import identical_class as identical_class
+    from dualview_plugin.metrics import label_poisoning as label_poisoning
+    from dualview_plugin.metrics import poisoning_curve as poisoning_curve
     from dualview_plugin.metrics import register as register
-    from dualview_plugin.modifications import ClassGrouping as ClassGrouping
-    from dualview_plugin.modifications import ClassMarking as ClassMarking
+    from dualview_plugin.metrics import share_in_top_k as share_in_top_k
+    from dualview_plugin.modifications import GroupedClasses as GroupedClasses
+    from dualview_plugin.modifications import MarkedImages as MarkedImages
+    from dualview_plugin.modifications import ModifiedDataset as ModifiedDataset
+    from dualview_plugin.modifications import PoisonedLabels as PoisonedLabels
+    from dualview_plugin.modifications import frame_and_square as frame_and_square
     from dualview_plugin.plots import plot_pairwise_relevance as plot_pairwise_relevance
     from dualview_plugin.plots import plot_poisoning_curves as plot_poisoning_curves
     from dualview_plugin.plots import plot_training_points as plot_training_points
     from dualview_plugin.solver import CrammerSingerSolution as CrammerSingerSolution
+    from dualview_plugin.solver import SolverProgress as SolverProgress
     from dualview_plugin.solver import solve_crammer_singer as solve_crammer_singer
     from dualview_plugin.solver import solve_path as solve_path
 
 __version__ = "0.1.0"
 
-_HOME_OF: dict[str, str] = {
-    "ClassGrouping": "dualview_plugin.modifications",
-    "ClassMarking": "dualview_plugin.modifications",
-    "CrammerSingerSolution": "dualview_plugin.solver",
-    "DataAttribution": "dualview_plugin.attribution",
-    "DataAttributionMetric": "dualview_plugin.metrics",
-    "DomainMismatch": "dualview_plugin.metrics",
-    "DualView": "dualview_plugin.attribution",
-    "GradientSimilarity": "dualview_plugin.attribution",
-    "IdenticalClass": "dualview_plugin.metrics",
-    "IdenticalSubclass": "dualview_plugin.metrics",
-    "InfluenceFunctions": "dualview_plugin.attribution",
-    "LabelPoisoning": "dualview_plugin.metrics",
-    "PairwiseRelevance": "dualview_plugin.lrp",
-    "ProjectedGradientSimilarity": "dualview_plugin.attribution",
-    "RandomAttribution": "dualview_plugin.attribution",
-    "RelevantPairs": "dualview_plugin.lrp",
-    "RepresenterPoints": "dualview_plugin.attribution",
-    "SurrogateRelevance": "dualview_plugin.lrp",
-    "data_attribution": "dualview_plugin.metrics",
-    "named_composite": "dualview_plugin.lrp",
-    "plot_pairwise_relevance": "dualview_plugin.plots",
-    "plot_poisoning_curves": "dualview_plugin.plots",
-    "plot_training_points": "dualview_plugin.plots",
-    "propose_canonizers": "dualview_plugin.lrp",
-    "register": "dualview_plugin.metrics",
-    "solve_crammer_singer": "dualview_plugin.solver",
-    "solve_path": "dualview_plugin.solver",
+_PUBLIC: dict[str, tuple[str, ...]] = {
+    "attribution": (
+        "DataAttribution",
+        "DualView",
+        "FeatureKernelAttribution",
+        "GradientSimilarity",
+        "InfluenceFunctions",
+        "ProjectedGradientSimilarity",
+        "RandomAttribution",
+        "RepresenterPoints",
+    ),
+    "errors": (
+        "CacheWarning",
+        "ConservationWarning",
+        "ConvergenceWarning",
+        "DivergenceError",
+        "DualViewError",
+        "InvalidTypeError",
+        "InvalidValueError",
+        "MissingDependencyError",
+        "NotApplicableWarning",
+        "RandomDataWarning",
+        "RandomNetworkWarning",
+        "SparseAttributionWarning",
+        "StaleFitError",
+    ),
+    "lrp": (
+        "PairwiseRelevance",
+        "RelevantPairs",
+        "SurrogateRelevance",
+        "named_composite",
+        "propose_canonizers",
+    ),
+    "metrics": (
+        "DataAttributionMetric",
+        "DomainMismatch",
+        "IdenticalClass",
+        "IdenticalSubclass",
+        "LabelPoisoning",
+        "data_attribution",
+        "domain_mismatch",
+        "domain_mismatch_auprc",
+        "identical_class",
+        "label_poisoning",
+        "poisoning_curve",
+        "register",
+        "share_in_top_k",
+    ),
+    "modifications": (
+        "GroupedClasses",
+        "MarkedImages",
+        "ModifiedDataset",
+        "PoisonedLabels",
+        "frame_and_square",
+    ),
+    "plots": (
+        "plot_pairwise_relevance",
+        "plot_poisoning_curves",
+        "plot_training_points",
+    ),
+    "solver": (
+        "CrammerSingerSolution",
+        "SolverProgress",
+        "solve_crammer_singer",
+        "solve_path",
+    ),
 }
+_ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names}
+_RENAMED = {"ClassGrouping": "GroupedClasses", "ClassMarking": "MarkedImages"}
 
-__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name in _RENAMED:
+        message = f"dualview_plugin.{name} is now called {_RENAMED[name]}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return __getattr__(_RENAMED[name])
+    if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    return getattr(import_module(f"dualview_plugin.{_ROOM_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return sorted([*globals(), *_ROOM_OF])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import TypeVar
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+
+Option = TypeVar("Option", bound=str)
 
 
 def check_positive(value: object, parameter: str, owner: str, *, allow_zero: bool = False) -> float:
@@ -30,7 +33,7 @@ def check_integer(value: object, parameter: str, owner: str, *, minimum: int = 1
     return int(value)
 
 
-def check_option(value: object, parameter: str, owner: str, options: tuple[str, ...]) -> str:
+def check_option(value: Option, parameter: str, owner: str, options: tuple[str, ...]) -> Option:
     """The value, if it is one of the named options."""
     if not isinstance(value, str) or value not in options:
         raise InvalidValueError(parameter, owner, "one of " + ", ".join(map(repr, options)), repr(value))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dualview_plugin.attribution import DualView
 from dualview_plugin.lrp import PairwiseRelevance, RelevantPairs, named_composite
-from dualview_plugin.modifications import ClassMarking
+from dualview_plugin.modifications import MarkedImages
 from examples.digits import load_digits, small_cnn, train
 
 TARGET_CLASS, SIDE, SIZE = 2, 8, 24
@@ -28,10 +28,10 @@ def white_corner(images: Tensor) -> Tensor:
 
 
 @cache
-def mismatched_pairs() -> tuple[ClassMarking, RelevantPairs]:
+def mismatched_pairs() -> tuple[MarkedImages, RelevantPairs]:
     """The top pair of each test digit that the mark alone turns into the class."""
     digits = load_digits(SIZE)
-    marking = ClassMarking(digits.train, TARGET_CLASS, fraction=1.0, mark=white_corner)
+    marking = MarkedImages(digits.train, TARGET_CLASS, fraction=1.0, mark=white_corner)
     torch.manual_seed(1)
     model = train(small_cnn(size=SIZE), marking, epochs=8, show_progress=False)
     inputs, _ = marking.mismatched(model, digits.x_test, digits.y_test)

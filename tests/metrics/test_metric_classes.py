@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
 from dualview_plugin.metrics import DomainMismatch, IdenticalClass, IdenticalSubclass, LabelPoisoning, data_attribution
+from dualview_plugin.metrics.label_poisoning import MAX_CURVES
 from tests.metrics.world import (
     MATRIX,
     N_CLASSES,
@@ -93,6 +94,15 @@ def test_label_poisoning_keeps_a_curve_for_each_method() -> None:
     assert not np.array_equal(metric.curves["first"], metric.curves["second"])
 
 
+def test_label_poisoning_keeps_the_curves_of_the_latest_methods_only() -> None:
+    metric = LabelPoisoning([2, 4])
+    for number in (*range(MAX_CURVES + 3), 5):
+        arguments = {"explain_func_kwargs": {"method": f"method {number}"}}
+        metric(None, X, np.zeros(5, int), a_batch=ATTRIBUTIONS, **arguments)
+    expected = [f"method {number}" for number in (3, 4, *range(6, MAX_CURVES + 3), 5)]
+    assert list(metric.curves) == expected
+
+
 def test_identical_class_takes_the_methods_own_labels() -> None:
     model, y = network(), np.arange(N_TEST) % N_CLASSES
     own = IdenticalClass()(model, X_TEST, y, explain_func=TableAttribution(model))
@@ -120,7 +130,7 @@ def test_decision_explains_the_networks_decision_and_scores_against_y() -> None:
 
     IdenticalClass(TRAIN_LABELS, explained_class="decision")(model, X_TEST, y, explain_func=table, batch_size=3)
     assert seen == decided.tolist()
-    with pytest.raises(InvalidValueError, match="model of a data attribution metric must be given"):
+    with pytest.raises(InvalidValueError, match="model of IdenticalClass must be given"):
         IdenticalClass(TRAIN_LABELS, explained_class="decision")(None, X_TEST, y, explain_func=table)
 
 

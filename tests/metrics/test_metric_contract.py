@@ -70,7 +70,7 @@ def test_a_sparse_matrix_scores_as_the_dense_one(build: Build, sparse: Callable[
     dense = np.where(EXPLAINED > 0.5, EXPLAINED, 0)
     expected = build()(None, X_TEST, Y, a_batch=dense)
     assert build()(None, X_TEST, Y, a_batch=sparse(dense), batch_size=4) == pytest.approx(expected)
-    with pytest.raises(InvalidValueError, match="a_batch of a data attribution metric must be attributions of the 11"):
+    with pytest.raises(InvalidValueError, match=r"a_batch of \w+ must be attributions of the 11"):
         build()(None, X_TEST, Y, a_batch=sparse(dense[:-1]))
 
 
@@ -190,7 +190,7 @@ def test_refuses_nan_and_infinite_attributions(build: Build, bad: float) -> None
 
 
 def test_refuses_arguments_that_do_not_fit_each_other(build: Build) -> None:
-    with pytest.raises(InvalidValueError, match="a_batch of a data attribution metric must be attributions of the 11"):
+    with pytest.raises(InvalidValueError, match=r"a_batch of \w+ must be attributions of the 11"):
         build()(None, X_TEST, Y, a_batch=EXPLAINED[:-1])
     with pytest.raises(InvalidValueError, match="y_batch of .* one class for each of the 11"):  # noqa: RUF043
         build()(None, X_TEST, Y[:-1], a_batch=EXPLAINED)
@@ -231,3 +231,25 @@ def test_register_lists_the_metrics_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(available) == ["Complexity", "Data Attribution"]
     assert list(available["Data Attribution"]) == names
     assert available["Data Attribution"]["Identical Class"] is IdenticalClass
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_attributions_of_any_floating_type_score_as_their_values(build: Build, dtype: torch.dtype) -> None:
+    attributions = torch.from_numpy(EXPLAINED).to(dtype)
+    expected = build()(None, X_TEST, Y, a_batch=attributions.double().numpy())
+    assert build()(None, X_TEST, Y, a_batch=attributions) == pytest.approx(expected)
+
+    @data_attribution
+    def by_row(model: Any, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:
+        rows = [int(np.flatnonzero((point == X_TEST).all(axis=(1, 2, 3)))[0]) for point in inputs]
+        return attributions[rows]
+
+    assert build()(None, X_TEST, Y, explain_func=by_row, batch_size=4) == pytest.approx(expected)
+
+
+def test_inputs_may_be_tensors_of_any_floating_type(build: Build) -> None:
+    model = network()
+    expected = build()(model, X_TEST, Y, explain_func=TableAttribution(model))
+    for dtype in (torch.float64, torch.float32):
+        x = torch.from_numpy(X_TEST).to(dtype).requires_grad_()
+        assert build()(model, x, torch.from_numpy(Y), explain_func=TableAttribution(model)) == pytest.approx(expected)

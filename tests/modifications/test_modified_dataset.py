@@ -12,13 +12,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.modifications import ClassGrouping, ClassMarking, LabelPoisoning, ModifiedDataset
+from dualview_plugin.modifications import GroupedClasses, MarkedImages, ModifiedDataset, PoisonedLabels
 
 N_TRAIN, N_CHANNELS, HEIGHT, WIDTH, N_CLASSES = 53, 2, 11, 13, 5
 MODIFICATIONS: dict[str, Callable[[Dataset[Any]], ModifiedDataset]] = {
-    "poisoning": lambda dataset: LabelPoisoning(dataset, fraction=0.3, n_classes=N_CLASSES, seed=3),
-    "grouping": lambda dataset: ClassGrouping(dataset, groups=[[0, 4], [1], [2, 3]]),
-    "marking": lambda dataset: ClassMarking(dataset, target_class=2, fraction=0.5, seed=3),
+    "poisoning": lambda dataset: PoisonedLabels(dataset, fraction=0.3, n_classes=N_CLASSES, seed=3),
+    "grouping": lambda dataset: GroupedClasses(dataset, groups=[[0, 4], [1], [2, 3]]),
+    "marking": lambda dataset: MarkedImages(dataset, target_class=2, fraction=0.5, seed=3),
 }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dualview_plugin.attribution.arguments import Remembering
+from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.attribution.targets import Target, checked_target
 from dualview_plugin.attribution.top_points import strongest, warn_of_zeros
 from dualview_plugin.cache import TensorCache, data_fingerprint
@@ -313,10 +314,14 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
                 metrics), the method is fitted to that network, and kept until the next one comes.
             inputs: (n_test, …), an array or a tensor.
             targets: explained classes, (n_test,).
+
+        Returns:
+            The shape of the inputs. NaN, at no cost, where ``quantus.evaluate`` asks for metrics of this package alone:
+            they read attributions to training points, and no map.
         """
-        classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
-        attribution = self.for_model(model).input_attribution(inputs, classes).cpu()
-        return _at_least_float32(attribution).numpy()
+        if no_metric_reads_maps():
+            return unread_map(inputs)
+        return map_as_array(self.for_model(network_of(model)).input_attribution, inputs, targets, self.get_name())
 
     # ------------------------------------------------------------------ what others may use
 
@@ -472,11 +477,6 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         check_finite(features, logits, "inputs", self.get_name(), start)
         return logits.argmax(dim=1)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """The values in a type that NumPy has."""
-    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _checked_device(model: nn.Module, device: torch.device | str | None, owner: str) -> torch.device:

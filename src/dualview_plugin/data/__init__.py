@@ -1,6 +1,7 @@
 """Training and test data as counted streams in the dataset's own order."""
 
+from dualview_plugin.data.loaders import kept_generator, n_samples_in_order
 from dualview_plugin.data.test_inputs import Inputs, TestInputs, as_tensor
 from dualview_plugin.data.training_data import TrainData, TrainingData
 
-__all__ = ["Inputs", "TestInputs", "TrainData", "TrainingData", "as_tensor"]
+__all__ = ["Inputs", "TestInputs", "TrainData", "TrainingData", "as_tensor", "kept_generator", "n_samples_in_order"]

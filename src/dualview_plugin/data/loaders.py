@@ -41,6 +41,13 @@ def check_loader(loader: DataLoader[Any], owner: str, parameter: str) -> None:
         raise InvalidValueError(parameter, owner, f"complete; {_ADVICE}", "a DataLoader with drop_last=True")
 
 
+def n_samples_in_order(loader: DataLoader[Any], owner: str, parameter: str) -> int:
+    """The number of samples behind a loader that runs through all of them in their own order; refuses any other."""
+    check_dataset(loader.dataset, owner, parameter)
+    check_loader(loader, owner, parameter)
+    return len(loader.dataset)  # type: ignore[arg-type]
+
+
 def batch_sizes(loader: DataLoader[Any]) -> Iterator[int]:
     """The number of samples that each batch of a taken loader must have."""
     n_samples = len(loader.dataset)  # type: ignore[arg-type]

@@ -90,15 +90,15 @@ class TestInputs:
 Inputs: TypeAlias = "Tensor | np.ndarray[Any, Any] | DataLoader[Any] | TestInputs"
 
 
-def as_tensor(inputs: object, owner: str) -> Tensor:
+def as_tensor(inputs: object, owner: str, parameter: str = PARAMETER) -> Tensor:
     """A tensor as it is; an array as a tensor of its type, copied only where torch needs it."""
     if isinstance(inputs, np.ndarray):
         try:
             return torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
         except TypeError as error:
-            raise InvalidTypeError(PARAMETER, owner, "an array of numbers", f"dtype {inputs.dtype}") from error
+            raise InvalidTypeError(parameter, owner, "an array of numbers", f"dtype {inputs.dtype}") from error
     if not isinstance(inputs, Tensor):
-        raise InvalidTypeError(PARAMETER, owner, "a tensor, an array or a DataLoader", type(inputs).__name__)
+        raise InvalidTypeError(parameter, owner, "a tensor, an array or a DataLoader", type(inputs).__name__)
     return inputs
 
 

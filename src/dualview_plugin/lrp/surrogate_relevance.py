@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from zennit.core import Composite
 
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.errors import InvalidTypeError
 from dualview_plugin.lrp.composites import as_composite
 
@@ -46,9 +47,8 @@ class SurrogateRelevance:
             inputs: (n_test, …), an array or a tensor.
             targets: explained classes, (n_test,).
         """
-        method = self.data_attribution.for_model(model)
-        classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
-        relevance: np.ndarray[Any, Any] = (
-            method.input_attribution(inputs, classes, composite=self.composite).cpu().numpy()
-        )
-        return relevance
+        if no_metric_reads_maps():
+            return unread_map(inputs)
+        method = self.data_attribution.for_model(network_of(model))
+        relevance = partial(method.input_attribution, composite=self.composite)
+        return map_as_array(relevance, inputs, targets, type(self).__name__)

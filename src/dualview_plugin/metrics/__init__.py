@@ -1,12 +1,13 @@
 """Metrics of data attributions for Quantus."""
 
 from dualview_plugin.metrics.base import DataAttributionMetric
-from dualview_plugin.metrics.data_attribution import data_attribution
 from dualview_plugin.metrics.domain_mismatch import DomainMismatch, domain_mismatch, domain_mismatch_auprc
 from dualview_plugin.metrics.identical_class import IdenticalClass, identical_class
 from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
 from dualview_plugin.metrics.label_poisoning import LabelPoisoning, label_poisoning, poisoning_curve
 from dualview_plugin.metrics.registration import register
+from dualview_plugin.metrics.share_in_top_k import share_in_top_k
+from dualview_plugin.metrics.sources import data_attribution
 
 __all__ = [
     "DataAttributionMetric",
@@ -21,4 +22,5 @@ __all__ = [
     "label_poisoning",
     "poisoning_curve",
     "register",
+    "share_in_top_k",
 ]

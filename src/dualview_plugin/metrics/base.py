@@ -1,4 +1,4 @@
-"""What every metric of data attributions has in common: Quantus' call on one side, a stream of rows on the other."""
+"""What every metric of data attributions has in common: Quantus' call and the stream of attribution rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 from captum.influence import DataInfluence
@@ -16,18 +16,22 @@ from quantus.helpers import utils, warn
 from quantus.helpers.enums import DataType, EvaluationCategory, ModelType, ScoreDirection
 from quantus.helpers.model.model_interface import ModelInterface
 from quantus.metrics.base import Metric
+from torch import nn
 from tqdm.auto import tqdm
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
-from dualview_plugin.metrics.attribution_source import Array, AttributionSource
-from dualview_plugin.metrics.source_choice import choose_source
+from dualview_plugin.metrics.arguments import check_attributions
+from dualview_plugin.metrics.sources import AttributionCallable, AttributionSource, source_of
+from dualview_plugin.metrics.sources.arrays import Array, to_array
 from dualview_plugin.validation import check_integer, check_option
+
+ExplainedClass = Literal["y_batch", "decision"]
 
 
 class MetricOptions(TypedDict, total=False):
     """The keyword arguments that every metric takes; :class:`DataAttributionMetric` documents them."""
 
-    explained_class: str
+    explained_class: ExplainedClass
     abs: bool
     normalise: bool
     normalise_func: Callable[[Array], Array] | None
@@ -54,30 +58,36 @@ _DEFAULTS = MetricOptions(
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Attributions of a few consecutive test points."""
+class AttributionRows:
+    """Attributions of a few consecutive test points.
+
+    Attributes:
+        attributions: (n_rows, n_train), finite.
+        y: their entries of ``y_batch``, (n_rows,).
+        test_indices: which test points they are.
+    """
 
     attributions: Array
-    """(n_rows, n_train), finite."""
     y: NDArray[np.int64]
-    """Their entries of ``y_batch``, (n_rows,)."""
     test_indices: slice
-    """Which test points they are."""
 
 
 class DataAttributionMetric(Metric[list[float]]):
     """A Quantus metric that scores attributions to training points, (n_test, n_train), instead of to input features.
 
-    The matrix is ``a_batch`` if that is one; else it comes, in blocks, from ``explain_func``: a
+    The matrix is ``a_batch`` if that is one. Else it comes, in blocks, from ``explain_func``: a
     :class:`~dualview_plugin.attribution.DataAttribution`, a ``captum.influence.DataInfluence``, or a function marked
-    with ``data_attribution``. For anything else, as a saliency method, every score is NaN, with one warning. Where
-    ``x_batch`` is two-dimensional and has as many features as there are training points, a map of the inputs and a
-    matrix have one shape: ``explain_func`` decides then, and ``a_batch`` is taken as the matrix only if there is none.
+    with ``data_attribution``. Other methods, such as saliency, score NaN with one warning. If ``x_batch`` has the shape
+    (n_test, n_train), ``a_batch`` is ambiguous: it is used only if ``explain_func`` is None.
+
+    The scores are those of the network that the metric is called with. A method of this package that was made for
+    another network is fitted to this one, and keeps that fit. An influence object of Captum refuses another network. A
+    precomputed matrix stays what it is, whatever the network.
 
     Args:
         explained_class: ``"y_batch"``: the attributions explain the classes in ``y_batch``, as everywhere in Quantus.
             ``"decision"``: they explain the network's decisions, and ``y_batch`` is what they are scored against (for
-            the paper's reference code: the true labels). A precomputed matrix explains what it explains.
+            the paper's reference code: the true labels). This option has no effect on a precomputed matrix.
         abs: take absolute values, so that strong opponents count as strong proponents do.
         normalise: normalise each test point's attributions, before ``abs``.
         normalise_func: applied to each test point's attributions (n_train,); None: division by the largest magnitude.
@@ -101,18 +111,20 @@ class DataAttributionMetric(Metric[list[float]]):
     score_direction = ScoreDirection.HIGHER
     evaluation_category = EvaluationCategory.NONE  # Quantus' enumeration has no category for data attributions
     interpretation: ClassVar[str]
+    reads_input_maps: ClassVar[bool] = False  # ``quantus.evaluate`` needs no input map for this metric
 
     def __init__(self, **options: Unpack[MetricOptions]) -> None:
         chosen: dict[str, Any] = {**_DEFAULTS, **options}
         explained_class = chosen.pop("explained_class")
         super().__init__(**chosen)
-        options_of_class = ("y_batch", "decision")
-        self.explained_class = check_option(explained_class, "explained_class", self._owner, options_of_class)
+        self.explained_class: ExplainedClass = check_option(
+            explained_class, "explained_class", self._owner, get_args(ExplainedClass)
+        )
 
     # ------------------------------------------------------------------ what a metric implements
 
     @abstractmethod
-    def _score(self, rows: Iterator[Rows], source: AttributionSource) -> list[float]:
+    def _score(self, rows: Iterator[AttributionRows], source: AttributionSource) -> list[float]:
         """The scores, from all rows, in order; ``source`` has the training labels and the self-influence."""
 
     @abstractmethod
@@ -144,7 +156,7 @@ class DataAttributionMetric(Metric[list[float]]):
         """Score the attributions of a batch of test points.
 
         Args:
-            model: the network, or Quantus' wrapper of it; only marked functions and their explained class need it.
+            model: the network, or Quantus' wrapper of it; None: the network that the method was made for.
             x_batch: test inputs, (n_test, …).
             y_batch: classes, (n_test,): see ``explained_class``.
             a_batch: attributions (n_test, n_train), dense or sparse; anything else is ignored.
@@ -169,15 +181,15 @@ class DataAttributionMetric(Metric[list[float]]):
         del s_batch, model_predict_kwargs, softmax
         warn.deprecation_warnings(kwargs)
         warn.check_kwargs(kwargs)  # type: ignore[no-untyped-call]
-        inputs = utils.make_channel_first(np.asarray(x_batch), channel_first is not False)
+        inputs = utils.make_channel_first(to_array(x_batch), channel_first is not False)
         y = self._checked_y(y_batch, len(inputs))
         arguments = dict(explain_func_kwargs or {})
         if device is not None:
             arguments.setdefault("device", device)
-        network: Any = model.get_model() if isinstance(model, ModelInterface) else model  # type: ignore[no-untyped-call]
-        size = check_integer(batch_size, "batch_size", self._owner)
-        source = choose_source(inputs, a_batch, explain_func, network, arguments, size)
         self.method_name = str(arguments.get("method", "attributions"))
+        size = check_integer(batch_size, "batch_size", self._owner)
+        network = self._network(model, explain_func)
+        source = source_of(inputs, a_batch, explain_func, network, arguments, size, self._owner)
         self.evaluation_scores = self._aggregated(self._scores(inputs, y, source))
         self.all_evaluation_scores.extend(self.evaluation_scores)
         return list(self.evaluation_scores)
@@ -193,13 +205,13 @@ class DataAttributionMetric(Metric[list[float]]):
         if len(inputs) == 0:
             return self._not_applicable(1, "there are no test points")
         if source is None:
-            reason = f"{self.method_name} gives no attributions to training points"
+            reason = f"{self.method_name} gives no attributions to training points (a_batch, explain_func)"
             return self._not_applicable(self._n_scores(len(inputs)), reason)
         if source.n_train is not None:  # else the first block tells
             self._check_sizes(len(inputs), source.n_train)
         return self._score(self._rows(inputs, y, source), source)
 
-    def _rows(self, inputs: Array, y: NDArray[np.int64], source: AttributionSource) -> Iterator[Rows]:
+    def _rows(self, inputs: Array, y: NDArray[np.int64], source: AttributionSource) -> Iterator[AttributionRows]:
         """The attributions in consecutive blocks: checked, normalised and made absolute as asked."""
         start = 0
         target = y if self.explained_class == "y_batch" else None
@@ -209,7 +221,7 @@ class DataAttributionMetric(Metric[list[float]]):
                 if start == 0:
                     self._check_sizes(len(inputs), block.shape[1])
                 rows = slice(start, start + len(block))
-                yield Rows(self._preprocessed(block), y[rows], rows)
+                yield AttributionRows(self._preprocessed(block), y[rows], rows)
                 start = rows.stop
                 progress.update(len(block))
         if start != len(inputs):
@@ -217,10 +229,7 @@ class DataAttributionMetric(Metric[list[float]]):
 
     def _check_block(self, block: Array) -> None:
         """Refuse what is no block of finite attributions to the training points."""
-        if block.ndim != 2:
-            raise self._error("attributions", "a matrix (n_test, n_train)", f"shape {block.shape}")
-        if not np.isfinite(block).all():
-            raise self._error("attributions", "finite", "NaN or infinite values")
+        check_attributions(block, self._owner)
 
     def _preprocessed(self, block: Array) -> Array:
         """The block after Quantus' ``normalise``, for each test point by itself, and ``abs``."""
@@ -244,9 +253,18 @@ class DataAttributionMetric(Metric[list[float]]):
         """One score for all, if that was asked for."""
         return [float(self.aggregate_func(scores))] if self.return_aggregate else scores
 
+    def _network(self, model: Any, explain_func: Any) -> Any:
+        """The network out of Quantus' wrapper; anything for a function of the user's own, else a module or None."""
+        network: Any = model.get_model() if isinstance(model, ModelInterface) else model  # type: ignore[no-untyped-call]
+        is_users = isinstance(explain_func, AttributionCallable) and not isinstance(explain_func.source, DataInfluence)
+        if network is not None and not isinstance(network, nn.Module) and not is_users:
+            constraint = "a torch.nn.Module, Quantus' wrapper of one, or None"
+            raise InvalidTypeError("model", self._owner, constraint, type(network).__name__)
+        return network
+
     def _checked_y(self, y_batch: Any, n_test: int) -> NDArray[np.int64]:
         """``y_batch`` as integers, one for each test point."""
-        y = np.asarray(y_batch)
+        y = to_array(y_batch)
         if y.size and not np.issubdtype(y.dtype, np.integer):
             raise InvalidTypeError("y_batch", self._owner, "integer classes", f"values of type {y.dtype}")
         if y.shape != (n_test,):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dualview_plugin.metrics.attribution_source import AttributionSource
-from dualview_plugin.metrics.base import DataAttributionMetric, MetricOptions, Rows
-from dualview_plugin.metrics.top_share import top_share
+from dualview_plugin.metrics.arguments import check_attributions, check_mask
+from dualview_plugin.metrics.base import AttributionRows, DataAttributionMetric, MetricOptions
+from dualview_plugin.metrics.share_in_top_k import share_in_top_k
+from dualview_plugin.metrics.sources import AttributionSource
 from dualview_plugin.metrics.train_subset import TrainSubset
 from dualview_plugin.validation import check_option
+
+Variant = Literal["top", "auprc"]
 
 
 def domain_mismatch(attributions: NDArray[Any], marked: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -25,9 +28,14 @@ def domain_mismatch(attributions: NDArray[Any], marked: NDArray[np.bool_]) -> ND
     Returns:
         (n_test,), in [0, 1].
 
+    Raises:
+        InvalidTypeError, InvalidValueError: no finite matrix, or ``marked`` is no mask of some of its columns.
+
     Cost: O(n_test · n_train) time and memory.
     """
-    return top_share(attributions, marked)
+    owner = "domain_mismatch"
+    check_attributions(attributions, owner)
+    return share_in_top_k(attributions, check_mask(marked, attributions.shape[1], "marked", owner), owner=owner)
 
 
 def domain_mismatch_auprc(attributions: NDArray[Any], marked: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -43,9 +51,15 @@ def domain_mismatch_auprc(attributions: NDArray[Any], marked: NDArray[np.bool_])
     Returns:
         (n_test,), in (0, 1].
 
+    Raises:
+        InvalidTypeError, InvalidValueError: no finite matrix, or ``marked`` is no mask of some of its columns.
+
     Cost: O(n_test · n_train · log n_train) time, O(n_train) memory beside the input.
     """
-    return np.array([_average_precision(row, marked) for row in attributions])
+    owner = "domain_mismatch_auprc"
+    check_attributions(attributions, owner)
+    mask = check_mask(marked, attributions.shape[1], "marked", owner)
+    return np.array([_average_precision(row, mask) for row in attributions])
 
 
 def _average_precision(values: NDArray[Any], marked: NDArray[np.bool_]) -> float:
@@ -61,10 +75,10 @@ class DomainMismatch(DataAttributionMetric):
     """One score for each test point: whether its highest attributed training point carries the mark.
 
     The test points are those whose decision the mark has turned into the marked class, with the mark on them:
-    ``x_batch, indices = class_marking.mismatched(model, x, y)``, and ``y_batch`` the marked class for each.
+    ``x_batch, indices = marked_images.mismatched(model, x, y)``, and ``y_batch`` the marked class for each.
 
     Args:
-        marked: bool mask (n_train,) or indices of the marked training points, as ``ClassMarking.marked_indices``.
+        marked: bool mask (n_train,) or indices of the marked training points, as ``MarkedImages.marked_indices``.
         variant: ``"top"``: the paper's score. ``"auprc"``: the area under the precision-recall curve of the whole
             ranking, which quanda calls shortcut detection.
         **options: see :class:`DataAttributionMetric`.
@@ -83,15 +97,15 @@ class DomainMismatch(DataAttributionMetric):
         " that mark: 1 is best, 0 is worst, and a random attributor scores the share of marked training points."
     )
 
-    def __init__(self, marked: ArrayLike, *, variant: str = "top", **options: Unpack[MetricOptions]) -> None:
+    def __init__(self, marked: ArrayLike, *, variant: Variant = "top", **options: Unpack[MetricOptions]) -> None:
         super().__init__(**options)
         self.marked = TrainSubset(marked, "marked", self._owner)
-        self.variant = check_option(variant, "variant", self._owner, ("top", "auprc"))
+        self.variant = check_option(variant, "variant", self._owner, get_args(Variant))
 
     def _check_sizes(self, _n_test: int, n_train: int) -> None:
         self.marked.mask(n_train)
 
-    def _score(self, rows: Iterator[Rows], _source: AttributionSource) -> list[float]:
+    def _score(self, rows: Iterator[AttributionRows], _source: AttributionSource) -> list[float]:
         score = domain_mismatch if self.variant == "top" else domain_mismatch_auprc
         scores: list[float] = []
         for part in rows:

@@ -1,4 +1,4 @@
-"""Identical Class: does the training point that speaks most for a class belong to it?"""
+"""Identical Class: does the strongest proponent of a class belong to it?"""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.metrics.attribution_source import AttributionSource
-from dualview_plugin.metrics.base import DataAttributionMetric, MetricOptions, Rows
-from dualview_plugin.metrics.top_share import top_share
+from dualview_plugin.metrics.arguments import check_attributions, check_class_labels, check_k, check_length
+from dualview_plugin.metrics.base import AttributionRows, DataAttributionMetric, MetricOptions
+from dualview_plugin.metrics.share_in_top_k import share_in_top_k
+from dualview_plugin.metrics.sources import AttributionSource
 from dualview_plugin.validation import check_integer
 
 
@@ -24,10 +24,13 @@ def identical_class(
         attributions: (n_test, n_train), positive for proponents.
         train_labels: (n_train,).
         test_labels: (n_test,).
-        k: number of places; ties at the last one count in expectation, see :func:`top_share`.
+        k: number of places; ties at the last one count in expectation, see :func:`share_in_top_k`.
 
     Returns:
         (n_test,), in [0, 1].
+
+    Raises:
+        InvalidTypeError, InvalidValueError: arrays of other shapes or types, or k above n_train.
 
     Cost: O(n_test · n_train) time and memory.
 
@@ -35,7 +38,16 @@ def identical_class(
         >>> identical_class(np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.0]]), np.array([0, 1, 1]), np.array([1, 0]))
         array([1. , 0.5])
     """
-    return top_share(attributions, np.equal.outer(test_labels, train_labels), k)
+    owner = "identical_class"
+    check_attributions(attributions, owner)
+    n_test, n_train = attributions.shape
+    train, test = (
+        check_class_labels(labels, name, owner)
+        for labels, name in ((train_labels, "train_labels"), (test_labels, "test_labels"))
+    )
+    check_length(train, n_train, "train_labels", owner)
+    check_length(test, n_test, "test_labels", owner)
+    return share_in_top_k(attributions, np.equal.outer(test, train), k, owner=owner)
 
 
 class IdenticalClass(DataAttributionMetric):
@@ -78,11 +90,12 @@ class IdenticalClass(DataAttributionMetric):
         )
 
     def _check_sizes(self, _n_test: int, n_train: int) -> None:
+        check_k(self.k, n_train, self._owner)
         if self.train_labels is not None and len(self.train_labels) != n_train:
             constraint = f"one label for each of the {n_train} training points"
             raise self._error("train_labels", constraint, f"{len(self.train_labels)} labels")
 
-    def _score(self, rows: Iterator[Rows], source: AttributionSource) -> list[float]:
+    def _score(self, rows: Iterator[AttributionRows], source: AttributionSource) -> list[float]:
         scores: list[float] = []
         for part in rows:
             train_labels = source.train_labels() if self.train_labels is None else self.train_labels
@@ -90,13 +103,3 @@ class IdenticalClass(DataAttributionMetric):
                 raise self._error("train_labels", "given where the attributions come without them", None)
             scores += identical_class(part.attributions, train_labels, part.y, self.k).tolist()
         return scores
-
-
-def check_class_labels(labels: ArrayLike, parameter: str, owner: str) -> NDArray[np.int64]:
-    """The labels as an array of integers, (n,)."""
-    values = np.asarray(labels)
-    if not np.issubdtype(values.dtype, np.integer):
-        raise InvalidTypeError(parameter, owner, "integers", f"values of type {values.dtype}")
-    if values.ndim != 1 or len(values) == 0:
-        raise InvalidValueError(parameter, owner, "one-dimensional and not empty", f"shape {values.shape}")
-    return values.astype(np.int64)

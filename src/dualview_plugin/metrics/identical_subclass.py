@@ -1,4 +1,4 @@
-"""Identical Subclass: is the training point that speaks most for a superclass from the test point's own class?"""
+"""Identical Subclass: is the strongest proponent of a superclass from the test point's own subclass?"""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Unpack
 
 from numpy.typing import ArrayLike
 
-from dualview_plugin.metrics.attribution_source import AttributionSource
-from dualview_plugin.metrics.base import DataAttributionMetric, MetricOptions, Rows
-from dualview_plugin.metrics.identical_class import check_class_labels, identical_class
+from dualview_plugin.metrics.arguments import check_class_labels, check_k
+from dualview_plugin.metrics.base import AttributionRows, DataAttributionMetric, MetricOptions
+from dualview_plugin.metrics.identical_class import identical_class
+from dualview_plugin.metrics.sources import AttributionSource
 from dualview_plugin.validation import check_integer
 
 
 class IdenticalSubclass(DataAttributionMetric):
     """One score for each test point: the share of its k highest attributed training points that have its subclass.
 
-    The network knows superclasses only (:class:`~dualview_plugin.modifications.ClassGrouping`), and ``y_batch`` holds
+    The network knows superclasses only (:class:`~dualview_plugin.modifications.GroupedClasses`), and ``y_batch`` holds
     the superclasses to explain; the subclasses are the original labels.
 
     Args:
-        train_subclasses: (n_train,), as ``ClassGrouping.subclasses``.
+        train_subclasses: (n_train,), as ``GroupedClasses.subclasses``.
         test_subclasses: (n_test,), in the order of ``x_batch``.
         k: number of places.
         **options: see :class:`DataAttributionMetric`.
@@ -54,6 +55,7 @@ class IdenticalSubclass(DataAttributionMetric):
         self.test_subclasses = check_class_labels(test_subclasses, "test_subclasses", self._owner)
 
     def _check_sizes(self, n_test: int, n_train: int) -> None:
+        check_k(self.k, n_train, self._owner)
         sizes = (
             ("train_subclasses", self.train_subclasses, n_train),
             ("test_subclasses", self.test_subclasses, n_test),
@@ -62,7 +64,7 @@ class IdenticalSubclass(DataAttributionMetric):
             if len(subclasses) != size:
                 raise self._error(parameter, f"one for each of {size} points", f"{len(subclasses)} subclasses")
 
-    def _score(self, rows: Iterator[Rows], _source: AttributionSource) -> list[float]:
+    def _score(self, rows: Iterator[AttributionRows], _source: AttributionSource) -> list[float]:
         scores: list[float] = []
         for part in rows:
             own = self.test_subclasses[part.test_indices]

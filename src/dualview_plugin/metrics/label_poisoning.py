@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dualview_plugin.metrics.attribution_source import AttributionSource
-from dualview_plugin.metrics.base import DataAttributionMetric, MetricOptions, Rows
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.metrics.arguments import check_mask
+from dualview_plugin.metrics.base import AttributionRows, DataAttributionMetric, MetricOptions
+from dualview_plugin.metrics.sources import AttributionSource
+from dualview_plugin.metrics.sources.arrays import to_array
 from dualview_plugin.metrics.train_subset import TrainSubset
 from dualview_plugin.validation import check_option
+
+Ranking = Literal["attributions", "self_influence"]
+MAX_CURVES = 32  # an evaluation has a handful of methods; one name for each call would otherwise fill the memory
 
 
 def poisoning_curve(ranking: NDArray[Any], poisoned: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -26,19 +32,36 @@ def poisoning_curve(ranking: NDArray[Any], poisoned: NDArray[np.bool_]) -> NDArr
     Returns:
         (n_train + 1,), from 0 to 1.
 
+    Raises:
+        InvalidTypeError, InvalidValueError: no finite values (n_train,), or no mask of some of them.
+
     Cost: O(n_train · log n_train) time.
 
     Example:
         >>> poisoning_curve(np.array([5, 9, 1, 1]), np.array([False, True, True, False]))
         array([0.  , 0.5 , 0.5 , 0.75, 1.  ])
     """
-    values, group = np.unique(-np.asarray(ranking, np.float64), return_inverse=True)
+    return _curve(*_checked(ranking, poisoned, "poisoning_curve"))
+
+
+def _curve(ranking: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """:func:`poisoning_curve` of checked arrays."""
+    values, group = np.unique(-ranking, return_inverse=True)
     sizes = np.bincount(group, minlength=len(values))
     found = np.bincount(group, weights=poisoned, minlength=len(values))
     ends = np.concatenate([[0], np.cumsum(sizes)])
     shares = np.concatenate([[0], np.cumsum(found)]) / poisoned.sum()
     curve: NDArray[np.float64] = np.interp(np.arange(len(ranking) + 1), ends, shares)
     return curve
+
+
+def _checked(ranking: ArrayLike, poisoned: ArrayLike, owner: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The two arrays, if they are finite values and a mask of some of them."""
+    values = to_array(ranking).astype(np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        got = f"shape {values.shape}" if values.ndim != 1 else "NaN or infinite values"
+        raise InvalidValueError("ranking", owner, "one finite value for each training point, (n_train,)", got)
+    return values, check_mask(poisoned, len(values), "poisoned", owner)
 
 
 def label_poisoning(ranking: NDArray[Any], poisoned: NDArray[np.bool_]) -> float:
@@ -54,11 +77,17 @@ def label_poisoning(ranking: NDArray[Any], poisoned: NDArray[np.bool_]) -> float
     Returns:
         In [0, 1]; 0.5 is the expectation of a random ranking. It equals the ROC-AUC of "poisoned".
 
+    Raises:
+        InvalidTypeError, InvalidValueError: no finite values (n_train,), or no mask of some of them.
+
     Source: arXiv 2402.12118, "Label Poisoning".
     Cost: O(n_train · log n_train) time.
     """
-    n_train, n_poisoned = len(poisoned), int(poisoned.sum())
-    area = poisoning_curve(ranking, poisoned)[1:].mean()
+    values, mask = _checked(ranking, poisoned, "label_poisoning")
+    if mask.all():
+        raise InvalidValueError("poisoned", "label_poisoning", "some of the training points", "all of them")
+    n_train, n_poisoned = len(mask), int(mask.sum())
+    area = _curve(values, mask)[1:].mean()
     best = (n_train - n_poisoned + (n_poisoned + 1) / 2) / n_train
     worst = (n_poisoned + 1) / (2 * n_train)
     return float(np.clip((area - worst) / (best - worst), 0.0, 1.0))
@@ -78,7 +107,7 @@ class LabelPoisoning(DataAttributionMetric):
 
     Attributes:
         curve: after a call, the share of poisoned points found among the first m, (n_train + 1,).
-        curves: the last curve of each method, by the name that ``quantus.evaluate`` gives it.
+        curves: the last curve of each of the latest 32 methods, by the name that ``quantus.evaluate`` gives it.
 
     Raises:
         InvalidTypeError, InvalidValueError: no or every point poisoned, indices out of range, a mask of another length.
@@ -94,12 +123,14 @@ class LabelPoisoning(DataAttributionMetric):
         " they come last, and 0.5 for a random attributor."
     )
 
-    def __init__(self, poisoned: ArrayLike, *, ranking: str = "attributions", **options: Unpack[MetricOptions]) -> None:
+    def __init__(
+        self, poisoned: ArrayLike, *, ranking: Ranking = "attributions", **options: Unpack[MetricOptions]
+    ) -> None:
         options.setdefault("abs", True)
         options.setdefault("normalise", True)
         super().__init__(**options)
         self.poisoned = TrainSubset(poisoned, "poisoned", self._owner)
-        self.ranking = check_option(ranking, "ranking", self._owner, ("attributions", "self_influence"))
+        self.ranking = check_option(ranking, "ranking", self._owner, get_args(Ranking))
         self.curve: NDArray[np.float64] | None = None
         self.curves: dict[str, NDArray[np.float64]] = {}
 
@@ -109,7 +140,7 @@ class LabelPoisoning(DataAttributionMetric):
     def _n_scores(self, _n_test: int) -> int:
         return 1
 
-    def _score(self, rows: Iterator[Rows], source: AttributionSource) -> list[float]:
+    def _score(self, rows: Iterator[AttributionRows], source: AttributionSource) -> list[float]:
         if self.ranking == "attributions":
             ranking = sum(part.attributions.sum(axis=0, dtype=np.float64) for part in rows)
         else:
@@ -118,5 +149,13 @@ class LabelPoisoning(DataAttributionMetric):
             return self._not_applicable(1, f"{self.method_name} has no self-influence")
         self._check_block(ranking[None])
         poisoned = self.poisoned.mask(len(ranking))
-        self.curve = self.curves[self.method_name] = poisoning_curve(ranking, poisoned)
+        self._keep_curve(poisoning_curve(ranking, poisoned))
         return [label_poisoning(ranking, poisoned)]
+
+    def _keep_curve(self, curve: NDArray[np.float64]) -> None:
+        """Store the curve under the method's name, as the latest one, and forget the oldest beyond the limit."""
+        self.curve = curve
+        self.curves.pop(self.method_name, None)
+        self.curves[self.method_name] = curve
+        while len(self.curves) > MAX_CURVES:
+            del self.curves[next(iter(self.curves))]

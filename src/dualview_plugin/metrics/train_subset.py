@@ -1,13 +1,12 @@
-"""A subset of the training points, given as a mask or as indices, checked as far as each moment allows."""
+"""A subset of the training points: validated at construction and again when n_train is known."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.metrics.sources.arrays import to_array
 
 
 class TrainSubset:
@@ -24,7 +23,7 @@ class TrainSubset:
     """
 
     def __init__(self, members: ArrayLike, parameter: str, owner: str) -> None:
-        values: NDArray[Any] = np.asarray(members)
+        values = to_array(members)
         self._parameter, self._owner = parameter, owner
         if values.size and values.dtype != np.bool_ and not np.issubdtype(values.dtype, np.integer):
             raise InvalidTypeError(parameter, owner, "a bool mask or integer indices", f"values of type {values.dtype}")

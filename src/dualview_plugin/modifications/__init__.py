@@ -1,8 +1,22 @@
 """Controlled changes of a dataset: wrong labels, merged classes, a planted mark, each with the right answer kept."""
 
-from dualview_plugin.modifications.class_grouping import ClassGrouping
-from dualview_plugin.modifications.class_marking import ClassMarking, frame_and_square
-from dualview_plugin.modifications.label_poisoning import LabelPoisoning
-from dualview_plugin.modifications.modified_dataset import ModifiedDataset
+import warnings
+from typing import Any
 
-__all__ = ["ClassGrouping", "ClassMarking", "LabelPoisoning", "ModifiedDataset", "frame_and_square"]
+from dualview_plugin.modifications.grouped_classes import GroupedClasses
+from dualview_plugin.modifications.marked_images import MarkedImages, frame_and_square
+from dualview_plugin.modifications.modified_dataset import ModifiedDataset
+from dualview_plugin.modifications.poisoned_labels import PoisonedLabels
+
+__all__ = ["GroupedClasses", "MarkedImages", "ModifiedDataset", "PoisonedLabels", "frame_and_square"]
+
+_RENAMED = {"ClassGrouping": "GroupedClasses", "ClassMarking": "MarkedImages", "LabelPoisoning": "PoisonedLabels"}
+
+
+def __getattr__(name: str) -> Any:
+    """The classes by their former names, for one release."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"dualview_plugin.modifications.{name} is now called {_RENAMED[name]}"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

@@ -9,6 +9,7 @@ from dualview_plugin.network.identity import (
     tolerance,
     weights_checksum,
 )
+from dualview_plugin.network.kept_weights import kept_weights
 from dualview_plugin.network.modules import checked_model, decisions
 from dualview_plugin.network.placement import Placement
 
@@ -20,6 +21,7 @@ __all__ = [
     "fingerprint",
     "guest",
     "guest_steps",
+    "kept_weights",
     "model_fingerprint",
     "preserved_random_state",
     "relative_difference",

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
 from dualview_plugin.modifications.modified_dataset import ModifiedDataset
-from dualview_plugin.network import evaluating
+from dualview_plugin.network import decisions
 from dualview_plugin.validation import check_fraction, check_integer
 
 _PAPER_SIDE, _PAPER_FRAME, _PAPER_SQUARE = 28, 2, 6
@@ -33,11 +33,15 @@ def frame_and_square(images: Tensor, *, frame: int | None = None, square: int | 
         New images of the same shape and dtype.
 
     Raises:
+        InvalidTypeError: images that are no tensor of a floating type.
         InvalidValueError: images without a channel axis, or a mark that would cover the whole image.
 
     Source: arXiv 2402.12118, "Domain Mismatch".
     """
     owner = "frame_and_square"
+    if not (isinstance(images, Tensor) and images.is_floating_point()):
+        got = getattr(images, "dtype", type(images).__name__)
+        raise InvalidTypeError("images", owner, "a tensor of floating-point pixel values in [0, 1]", got)
     if images.ndim < 3:
         raise InvalidValueError("images", owner, "(..., n_channels, height, width)", tuple(images.shape))
     n_channels, height, width = images.shape[-3:]
@@ -46,8 +50,9 @@ def frame_and_square(images: Tensor, *, frame: int | None = None, square: int | 
     square = check_integer(max(1, round(_PAPER_SQUARE * scale)) if square is None else square, "square", owner)
     where = _frame_and_square_mask(height, width, frame, square).to(images.device)
     if where.all():
+        parameter, value = ("frame", frame) if 2 * frame >= min(height, width) else ("square", square)
         constraint = f"small enough to leave part of {height} x {width} pixels"
-        raise InvalidValueError("frame, square", owner, constraint, f"{frame}, {square}")
+        raise InvalidValueError(parameter, owner, constraint, value)
     colour = images.new_tensor([1.0, 0.0, 0.0] if n_channels == 3 else [1.0] * n_channels)
     return torch.where(where, colour[:, None, None], images)
 
@@ -61,7 +66,7 @@ def _frame_and_square_mask(height: int, width: int, frame: int, square: int) -> 
     return where
 
 
-class ClassMarking(ModifiedDataset):
+class MarkedImages(ModifiedDataset):
     """A view of a dataset in which a fraction of one class carries a constant mark.
 
     Args:
@@ -87,7 +92,7 @@ class ClassMarking(ModifiedDataset):
     Example:
         >>> from torch.utils.data import TensorDataset
         >>> clean = TensorDataset(torch.zeros(5, 1, 9, 9), torch.tensor([2, 2, 1, 2, 2]))
-        >>> marking = ClassMarking(clean, target_class=2, fraction=0.5)
+        >>> marking = MarkedImages(clean, target_class=2, fraction=0.5)
         >>> [index for index in range(5) if marking[index][0].any()] == marking.marked_indices.tolist()
         True
     """
@@ -110,8 +115,8 @@ class ClassMarking(ModifiedDataset):
         if not callable(mark):
             raise InvalidTypeError("mark", self._owner, "a function of images", repr(mark))
         self._mark_pixels = mark
-        self.mean = torch.as_tensor(mean).reshape(-1, 1, 1)
-        self.std = torch.as_tensor(std).reshape(-1, 1, 1)
+        self.mean = self._by_channel(mean, "mean")
+        self.std = self._by_channel(std, "std")
         if not (self.std > 0).all():
             raise InvalidValueError("std", self._owner, "above zero", repr(std))
 
@@ -139,14 +144,19 @@ class ClassMarking(ModifiedDataset):
             New images of the same shape, dtype and device.
 
         Raises:
-            InvalidTypeError: images of integers, which hold no normalised values.
-            InvalidValueError: a ``mark`` that changes the shape.
+            InvalidTypeError: images that are no tensor of a floating type, or a ``mark`` that returns no tensor.
+            InvalidValueError: images of another number of channels than ``mean`` or ``std``, or a ``mark`` that changes
+                the shape.
         """
-        if not images.is_floating_point():
-            raise InvalidTypeError("dataset", self._owner, "a dataset of floating-point images", images.dtype)
+        if not (isinstance(images, Tensor) and images.is_floating_point()):
+            got = getattr(images, "dtype", type(images).__name__)
+            raise InvalidTypeError("images", f"{self._owner}.mark", "a tensor of floating-point images", got)
+        self._check_channels(images, "images", f"{self._owner}.mark")
         mean, std = self.mean.to(images), self.std.to(images)
         pixels = images * std + mean
         marked = self._mark_pixels(pixels.clone())
+        if not isinstance(marked, Tensor):
+            raise InvalidTypeError("mark", self._owner, "a function that returns a tensor", type(marked).__name__)
         if marked.shape != images.shape:
             constraint = f"a function that keeps the shape {tuple(images.shape)}"
             raise InvalidValueError("mark", self._owner, constraint, f"shape {tuple(marked.shape)}")
@@ -168,17 +178,24 @@ class ClassMarking(ModifiedDataset):
             indices in ``inputs`` (n_kept,), ascending. If no point is left both are empty, with a NotApplicableWarning.
 
         Raises:
-            InvalidValueError: another number of labels than of images.
+            InvalidTypeError: a model that is no module, or images of integers.
+            InvalidValueError: images of another shape, or another number of labels than of images.
 
         Cost: one forward pass of the points of other classes.
         """
+        owner = f"{self._owner}.mismatched"
+        if not isinstance(model, nn.Module):
+            raise InvalidTypeError("model", owner, "a torch.nn.Module", type(model).__name__)
         images, truth = torch.as_tensor(inputs), torch.as_tensor(labels).cpu()
+        if not images.is_floating_point():
+            raise InvalidTypeError("inputs", owner, "floating-point images", images.dtype)
+        self._check_channels(images, "inputs", owner, n_axes=4)
         if truth.shape != (len(images),):
-            raise InvalidValueError("labels", f"{self._owner}.mismatched", f"({len(images)},)", tuple(truth.shape))
+            raise InvalidValueError("labels", owner, f"({len(images)},)", tuple(truth.shape))
         others = torch.nonzero(truth != self.target_class).flatten()
         fooled = [
-            batch[_predicted_classes(model, self.mark(images[batch])) == self.target_class]
-            for batch in torch.split(others, check_integer(batch_size, "batch_size", f"{self._owner}.mismatched"))
+            batch[decisions(model, self.mark(images[batch]), len(batch)).cpu() == self.target_class]
+            for batch in torch.split(others, check_integer(batch_size, "batch_size", owner))
         ]
         kept = torch.cat([others[:0], *fooled])
         if len(kept) == 0:
@@ -193,13 +210,28 @@ class ClassMarking(ModifiedDataset):
 
     def _modify(self, index: int, inputs: Any, label: int) -> tuple[Tensor, int]:
         image = torch.as_tensor(inputs)
-        return self.mark(image) if index in self._marked else image, label
+        if index not in self._marked:
+            return image, label
+        if not image.is_floating_point():
+            raise InvalidTypeError("dataset", self._owner, "a dataset of floating-point images", image.dtype)
+        return self.mark(image), label
 
+    def _by_channel(self, values: float | Sequence[float], parameter: str) -> Tensor:
+        """One finite number, or one a channel, to be broadcast over images, (n, 1, 1)."""
+        try:
+            numbers = torch.as_tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidTypeError(parameter, self._owner, "a number, or one for each channel", repr(values)) from error
+        if not (len(numbers) and numbers.isfinite().all()):
+            raise InvalidValueError(parameter, self._owner, "finite", repr(values))
+        return numbers
 
-@torch.no_grad()
-def _predicted_classes(model: nn.Module, images: Tensor) -> Tensor:
-    """The network's decisions in evaluation mode, (n_images,), on the CPU."""
-    parameter = next(model.parameters(), images)
-    with evaluating(model):
-        logits: Tensor = model(images.to(parameter.device))
-    return logits.argmax(dim=1).cpu()
+    def _check_channels(self, images: Tensor, parameter: str, owner: str, n_axes: int = 3) -> None:
+        """Refuse images without a channel axis, or with other channels than the normalisation has."""
+        if images.ndim < n_axes:
+            constraint = "(..., n_channels, height, width)"
+            raise InvalidValueError(parameter, owner, constraint, f"shape {tuple(images.shape)}")
+        n_channels = {1, images.shape[-3]}
+        if not {len(self.mean), len(self.std)} <= n_channels:
+            constraint = f"images of {max(len(self.mean), len(self.std))} channels, as mean and std"
+            raise InvalidValueError(parameter, owner, constraint, f"shape {tuple(images.shape)}")

@@ -1,4 +1,4 @@
-"""ClassMarking and its default mark: which points, which pixels, in which scale, and the test points of the metric."""
+"""MarkedImages and its default mark: which points, which pixels, in which scale, and the test points of the metric."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
-from dualview_plugin.modifications import ClassMarking, LabelPoisoning, frame_and_square
+from dualview_plugin.modifications import MarkedImages, PoisonedLabels, frame_and_square
 
 N_TRAIN, HEIGHT, WIDTH = 41, 11, 13
 
@@ -56,7 +56,7 @@ def test_mark_shrinks_with_images_smaller_than_the_papers(side: int, frame: int,
 
 
 def test_refuses_a_mark_over_the_whole_image_and_images_without_channels() -> None:
-    with pytest.raises(InvalidValueError, match="leave part of 8 x 8 pixels, got 2, 6"):
+    with pytest.raises(InvalidValueError, match=r"square of frame_and_square must be .* of 8 x 8 pixels, got 6"):
         frame_and_square(torch.rand(1, 8, 8), frame=2, square=6)
     with pytest.raises(InvalidValueError, match="images of frame_and_square must be"):
         frame_and_square(torch.rand(8, 8))
@@ -65,7 +65,7 @@ def test_refuses_a_mark_over_the_whole_image_and_images_without_channels() -> No
 @pytest.mark.parametrize("n_channels", [1, 2, 3])
 def test_marks_the_named_points_and_no_others(n_channels: int) -> None:
     clean = dataset(n_channels)
-    marking = ClassMarking(clean, target_class=2, fraction=0.3, seed=1)
+    marking = MarkedImages(clean, target_class=2, fraction=0.3, seed=1)
     assert len(marking.marked_indices) == 3  # of the 10 points of class 2
     for index in range(N_TRAIN):
         image, label = marking[index]
@@ -76,7 +76,7 @@ def test_marks_the_named_points_and_no_others(n_channels: int) -> None:
 
 
 def test_the_seed_alone_decides() -> None:
-    first, again, other = (ClassMarking(dataset(), 2, 0.5, seed).marked_indices for seed in (1, 1, 2))
+    first, again, other = (MarkedImages(dataset(), 2, 0.5, seed).marked_indices for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -86,7 +86,7 @@ def test_mark_goes_through_the_normalisation() -> None:
     pixels = torch.rand(7, 3, HEIGHT, WIDTH)
     scale = torch.tensor(std)[:, None, None], torch.tensor(mean)[:, None, None]
     normalised = (pixels - scale[1]) / scale[0]
-    marking = ClassMarking(TensorDataset(normalised, torch.zeros(7, dtype=torch.int64)), 0, mean=mean, std=std)
+    marking = MarkedImages(TensorDataset(normalised, torch.zeros(7, dtype=torch.int64)), 0, mean=mean, std=std)
     marked = marking.mark(normalised)
     torch.testing.assert_close(marked * scale[0] + scale[1], frame_and_square(pixels))
     untouched = frame_and_square(torch.zeros_like(pixels)) == frame_and_square(torch.ones_like(pixels)) - 1
@@ -100,18 +100,18 @@ def test_a_mark_of_the_users_own_and_arrays_as_images() -> None:
         def __getitem__(self, index: int) -> tuple[Any, ...]:
             return images[index].numpy(), 0
 
-    marking = ClassMarking(Arrays(images), 0, fraction=1, mark=lambda pixels: pixels.add_(0.25), std=0.5)
+    marking = MarkedImages(Arrays(images), 0, fraction=1, mark=lambda pixels: pixels.add_(0.25), std=0.5)
     assert torch.equal(marking[3][0], torch.full((2, HEIGHT, WIDTH), 0.5, dtype=torch.float64))
     assert not images.any()  # although the mark writes in place
 
 
 def test_wraps_another_modification() -> None:
-    poisoned = LabelPoisoning(dataset(), 0.5, n_classes=4)
-    marking = ClassMarking(poisoned, 1, fraction=1)
+    poisoned = PoisonedLabels(dataset(), 0.5, n_classes=4)
+    marking = MarkedImages(poisoned, 1, fraction=1)
     np.testing.assert_array_equal(marking.marked_indices, np.flatnonzero(poisoned_labels(poisoned) == 1))
 
 
-def poisoned_labels(poisoned: LabelPoisoning) -> np.ndarray:
+def poisoned_labels(poisoned: PoisonedLabels) -> np.ndarray:
     return np.array([poisoned[index][1] for index in range(len(poisoned))])
 
 
@@ -134,7 +134,7 @@ def test_mismatched_are_points_of_other_classes_now_taken_for_the_target() -> No
     data, model = dataset(), CornerModel()
     images, labels = data.tensors
     model.dropout.train(False)
-    marking = ClassMarking(data, target_class=2)
+    marking = MarkedImages(data, target_class=2)
     marked, indices = marking.mismatched(model, images, labels, batch_size=5)
     expected = [i for i in range(N_TRAIN) if labels[i] != 2 and images[i, 0, 3, 3] > 0.5]
     assert indices.tolist() == expected
@@ -149,7 +149,7 @@ def test_mismatched_are_points_of_other_classes_now_taken_for_the_target() -> No
 def test_mismatched_returns_arrays_for_arrays_and_any_batch_size() -> None:
     data, model = dataset(), CornerModel()
     images, labels = data.tensors
-    marking = ClassMarking(data, target_class=2)
+    marking = MarkedImages(data, target_class=2)
     marked, indices = marking.mismatched(model, images.numpy(), labels.numpy(), batch_size=64)
     expected, expected_indices = marking.mismatched(model, images, labels, batch_size=1)
     assert isinstance(marked, np.ndarray)
@@ -160,7 +160,7 @@ def test_mismatched_returns_arrays_for_arrays_and_any_batch_size() -> None:
 def test_mismatched_warns_when_no_point_is_left() -> None:
     data = dataset()
     with pytest.warns(NotApplicableWarning, match="no marked test point of another class is taken for class 1"):
-        marked, indices = ClassMarking(data, target_class=1).mismatched(CornerModel(), *data.tensors)
+        marked, indices = MarkedImages(data, target_class=1).mismatched(CornerModel(), *data.tensors)
     assert marked.shape == (0, 1, HEIGHT, WIDTH)
     assert len(indices) == 0
 
@@ -172,7 +172,7 @@ def test_mismatched_restores_the_mode_after_an_error() -> None:
 
     model = Broken()
     with pytest.raises(RuntimeError, match="broken"):
-        ClassMarking(dataset(), target_class=2).mismatched(model, *dataset().tensors)
+        MarkedImages(dataset(), target_class=2).mismatched(model, *dataset().tensors)
     assert model.training
     assert model.dropout.training
 
@@ -180,25 +180,25 @@ def test_mismatched_restores_the_mode_after_an_error() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"target_class": -1}, "target_class of ClassMarking must be an integer of at least 0"),
-        ({"fraction": 0}, r"fraction of ClassMarking must be a real number in \(0, 1\]"),
-        ({"std": [1.0, 0.0]}, "std of ClassMarking must be above zero"),
-        ({"seed": -1}, "seed of ClassMarking must be"),
+        ({"target_class": -1}, "target_class of MarkedImages must be an integer of at least 0"),
+        ({"fraction": 0}, r"fraction of MarkedImages must be a real number in \(0, 1\]"),
+        ({"std": [1.0, 0.0]}, "std of MarkedImages must be above zero"),
+        ({"seed": -1}, "seed of MarkedImages must be"),
     ],
 )
 def test_refuses_values_outside_their_range(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
-        ClassMarking(dataset(), **{"target_class": 2, **wrong})
+        MarkedImages(dataset(), **{"target_class": 2, **wrong})
 
 
 def test_refuses_a_class_without_points_and_a_mark_that_does_not_fit() -> None:
     with pytest.raises(InvalidValueError, match="one of the 0 points of class 9"):
-        ClassMarking(dataset(), 9).marked_indices  # noqa: B018 - the property reads the labels
-    with pytest.raises(InvalidTypeError, match="mark of ClassMarking must be a function"):
-        ClassMarking(dataset(), 2, mark="frame")
+        MarkedImages(dataset(), 9).marked_indices  # noqa: B018 - the property reads the labels
+    with pytest.raises(InvalidTypeError, match="mark of MarkedImages must be a function"):
+        MarkedImages(dataset(), 2, mark="frame")
     with pytest.raises(InvalidValueError, match="a function that keeps the shape"):
-        ClassMarking(dataset(), 2, mark=lambda pixels: pixels[..., 1:]).mark(torch.rand(1, HEIGHT, WIDTH))
-    with pytest.raises(InvalidTypeError, match=r"floating-point images, got torch\.uint8"):
-        ClassMarking(dataset(), 2).mark(torch.zeros(1, HEIGHT, WIDTH, dtype=torch.uint8))
-    with pytest.raises(InvalidValueError, match=r"labels of ClassMarking.mismatched must be \(41,\), got \(3,\)"):
-        ClassMarking(dataset(), 2).mismatched(CornerModel(), dataset().tensors[0], torch.zeros(3))
+        MarkedImages(dataset(), 2, mark=lambda pixels: pixels[..., 1:]).mark(torch.rand(1, HEIGHT, WIDTH))
+    with pytest.raises(InvalidTypeError, match=r"images of MarkedImages.mark must be .*, got torch\.uint8"):
+        MarkedImages(dataset(), 2).mark(torch.zeros(1, HEIGHT, WIDTH, dtype=torch.uint8))
+    with pytest.raises(InvalidValueError, match=r"labels of MarkedImages.mismatched must be \(41,\), got \(3,\)"):
+        MarkedImages(dataset(), 2).mismatched(CornerModel(), dataset().tensors[0], torch.zeros(3))

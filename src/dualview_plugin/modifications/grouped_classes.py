@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.modifications.modified_dataset import ModifiedDataset
 
 
-class ClassGrouping(ModifiedDataset):
+class GroupedClasses(ModifiedDataset):
     """A view of a dataset whose labels are superclasses: the label of an item is the position of its class's group.
 
     Args:
@@ -36,7 +37,7 @@ class ClassGrouping(ModifiedDataset):
         >>> import torch
         >>> from torch.utils.data import TensorDataset
         >>> digits = TensorDataset(torch.zeros(4, 2), torch.tensor([0, 1, 2, 3]))
-        >>> grouped = ClassGrouping(digits, groups=[[0, 3], [1, 2]])
+        >>> grouped = GroupedClasses(digits, groups=[[0, 3], [1, 2]])
         >>> [grouped[index][1] for index in range(4)], grouped.subclasses.tolist()
         ([0, 1, 1, 0], [0, 1, 2, 3])
     """
@@ -64,8 +65,8 @@ class ClassGrouping(ModifiedDataset):
     def _checked(self, groups: Sequence[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
         """The groups as tuples, if they are non-empty, disjoint and made of integers."""
         try:
-            checked = tuple(tuple(int(member) for member in group) for group in groups)
-        except (TypeError, ValueError) as error:
+            checked = tuple(tuple(operator.index(member) for member in group) for group in groups)
+        except TypeError as error:
             raise InvalidTypeError("groups", self._owner, "sequences of integers", repr(groups)) from error
         members = [member for group in checked for member in group]
         if not checked or not all(checked) or len(set(members)) != len(members):

@@ -13,7 +13,7 @@ from dualview_plugin.modifications.modified_dataset import ModifiedDataset
 from dualview_plugin.validation import check_fraction, check_integer
 
 
-class LabelPoisoning(ModifiedDataset):
+class PoisonedLabels(ModifiedDataset):
     """A view of a dataset with a fraction of its labels changed to another class, uniformly at random.
 
     Which points are poisoned and by how much their labels move, ``y -> (y + shift) mod n_classes`` with a shift in
@@ -39,7 +39,7 @@ class LabelPoisoning(ModifiedDataset):
         >>> import torch
         >>> from torch.utils.data import TensorDataset
         >>> clean = TensorDataset(torch.zeros(5, 2), torch.tensor([0, 1, 2, 0, 1]))
-        >>> poisoned = LabelPoisoning(clean, fraction=0.4, n_classes=3, seed=0)
+        >>> poisoned = PoisonedLabels(clean, fraction=0.4, n_classes=3, seed=0)
         >>> [index for index in range(5) if poisoned[index][1] != clean[index][1]] == poisoned.poisoned_indices.tolist()
         True
     """

@@ -10,12 +10,13 @@ import numpy as np
 from captum.influence import DataInfluence
 from numpy.typing import NDArray
 
+from dualview_plugin.attribution.quantus_call import unread_map
 from dualview_plugin.errors import InvalidTypeError
 
 AttributionFunction = Callable[..., Any]
 
 
-class MarkedAttribution:
+class AttributionCallable:
     """A source of data attributions in a shape that ``quantus.evaluate`` takes.
 
     ``evaluate`` calls every explanation function once and insists on a map of the input's shape. Neither a matrix of
@@ -31,10 +32,10 @@ class MarkedAttribution:
     def __call__(self, model: Any = None, inputs: Any = None, targets: Any = None, **_: Any) -> NDArray[np.float32]:
         """A map of NaN, shaped like the inputs: there is no input attribution."""
         del model, targets
-        return np.full(np.shape(inputs), np.nan, dtype=np.float32)
+        return unread_map(inputs)
 
 
-def data_attribution(source: AttributionFunction | DataInfluence) -> MarkedAttribution:
+def data_attribution(source: AttributionFunction | DataInfluence) -> AttributionCallable:
     """Mark a function, or a Captum influence object, as a source of data attributions.
 
     Args:
@@ -59,4 +60,4 @@ def data_attribution(source: AttributionFunction | DataInfluence) -> MarkedAttri
     if not (callable(source) or isinstance(source, DataInfluence)):
         constraint = "a function or a captum.influence.DataInfluence"
         raise InvalidTypeError("source", "data_attribution", constraint, repr(source))
-    return MarkedAttribution(source)
+    return AttributionCallable(source)

@@ -1,4 +1,4 @@
-"""What the metrics that look at the highest attributed training points count, with ties in expectation."""
+"""Share of relevant training points among the k highest attributed ones; ties count in expectation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.validation import check_integer
+from dualview_plugin.metrics.arguments import check_attributions, check_k
 
 
-def top_share(attributions: NDArray[Any], relevant: NDArray[np.bool_], k: int = 1) -> NDArray[np.float64]:
+def share_in_top_k(
+    attributions: NDArray[Any], relevant: NDArray[np.bool_], k: int = 1, *, owner: str = "share_in_top_k"
+) -> NDArray[np.float64]:
     """The share of relevant training points among the k highest attributed ones of each test point.
 
     Ties at the k-th place are broken at random, and the score is the expectation over that: (relevant points above the
@@ -22,18 +23,19 @@ def top_share(attributions: NDArray[Any], relevant: NDArray[np.bool_], k: int = 
         attributions: (n_test, n_train).
         relevant: which training points count as a hit, (n_test, n_train) or (n_train,) for all test points.
         k: number of places, at most n_train.
+        owner: what the user called, for error messages.
 
     Returns:
         (n_test,), in [0, 1].
 
     Raises:
-        InvalidTypeError, InvalidValueError: k is no integer in 1 .. n_train.
+        InvalidTypeError, InvalidValueError: k is no integer in 1 .. n_train, or attributions are no finite matrix.
 
     Cost: O(n_test · n_train) time and memory.
     """
+    check_attributions(attributions, owner)
     n_train = attributions.shape[1]
-    if check_integer(k, "k", "top_share") > n_train:
-        raise InvalidValueError("k", "top_share", f"at most the number of training points, {n_train}", k)
+    check_k(k, n_train, owner)
     if k == 1:
         threshold = attributions.max(axis=1, keepdims=True)
     else:

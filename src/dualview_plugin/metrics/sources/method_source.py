@@ -1,0 +1,45 @@
+"""Rows of the attribution matrix from one of this package's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from torch import nn
+
+from dualview_plugin.attribution import DataAttribution
+from dualview_plugin.metrics.sources.arrays import Array, to_array
+from dualview_plugin.metrics.sources.attribution_source import AttributionSource
+
+
+class MethodSource(AttributionSource):
+    """A method, in blocks of its own size; it explains the network that the metric was called with.
+
+    Args:
+        method: it is fitted again if its own network is another one, and keeps that fit.
+        model: the network to explain; None: the method's own.
+    """
+
+    def __init__(self, method: DataAttribution, model: nn.Module | None) -> None:
+        self._given, self._model = method, model
+
+    @cached_property
+    def _method(self) -> DataAttribution:
+        return self._given.for_model(self._model)
+
+    @property
+    def n_train(self) -> int:
+        """The number of points in the method's training data."""
+        return self._given.n_train_
+
+    def blocks(self, inputs: Array, target: Array | None) -> Iterator[Array]:
+        """Consecutive blocks of rows, (n_block, n_train), of the method's own block size."""
+        return map(to_array, self._method.attribute_blocks(inputs, target))
+
+    def train_labels(self) -> Array:
+        """The labels that the method was fitted with, (n_train,)."""
+        return to_array(self._method.train_labels_)
+
+    def self_influence(self) -> Array:
+        """The method's own, (n_train,)."""
+        return to_array(self._method.self_influence())

@@ -1,0 +1,133 @@
+"""Wrong calls of metrics and their functions: the error names parameter, owner and constraint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dualview_plugin.errors import DualViewError
+from dualview_plugin.metrics import (
+    DomainMismatch,
+    IdenticalClass,
+    IdenticalSubclass,
+    LabelPoisoning,
+    data_attribution,
+    domain_mismatch,
+    domain_mismatch_auprc,
+    identical_class,
+    label_poisoning,
+    poisoning_curve,
+    share_in_top_k,
+)
+
+# Five test points, seven training points.
+A, X, Y, LABELS = np.arange(35.0).reshape(5, 7), np.zeros((5, 3)), np.zeros(5, int), np.arange(7) % 2
+MASK = LABELS == 1
+NAN = np.full((5, 7), np.nan)
+
+
+def returns(attributions: Any) -> Any:
+    return data_attribution(lambda model, inputs, targets: attributions)
+
+
+WRONG: dict[str, Callable[[], Any]] = {
+    # construction
+    "k of IdenticalClass must be an integer of at least 1, got 0": lambda: IdenticalClass(k=0),
+    "k of IdenticalClass must be an integer of at least 1, got 1.0": lambda: IdenticalClass(k=1.0),  # type: ignore[arg-type]
+    "train_labels of IdenticalClass must be integers, got": lambda: IdenticalClass([0.5]),
+    "train_labels of IdenticalClass must be one-dimensional": lambda: IdenticalClass([[0, 1]]),
+    "train_labels of IdenticalClass must be one-dimensional and not": lambda: IdenticalClass(np.zeros(0, int)),
+    "explained_class of IdenticalClass must be one of 'y_batch', 'decision', got 'label'": lambda: IdenticalClass(
+        explained_class="label"  # type: ignore[arg-type]
+    ),
+    "explained_class of LabelPoisoning must be one of": lambda: LabelPoisoning([1], explained_class=None),  # type: ignore[arg-type]
+    "k of IdenticalSubclass must be an integer": lambda: IdenticalSubclass([0], [0], k=True),
+    "train_subclasses of IdenticalSubclass must be integers": lambda: IdenticalSubclass(["a"], [0]),  # type: ignore[list-item]
+    "test_subclasses of IdenticalSubclass must be integers": lambda: IdenticalSubclass([0], [0.0]),
+    "poisoned of LabelPoisoning must be a bool mask or integer indices": lambda: LabelPoisoning([0.5]),
+    "poisoned of LabelPoisoning must be some of the training points, got none": lambda: LabelPoisoning([]),
+    "poisoned of LabelPoisoning must be some of the training points, got all": lambda: LabelPoisoning([True]),
+    "poisoned of LabelPoisoning must be a bool mask, or distinct indices": lambda: LabelPoisoning([1, 1]),
+    "ranking of LabelPoisoning must be one of 'attributions', 'self_influence'": lambda: LabelPoisoning(
+        [1],
+        ranking="loss",  # type: ignore[arg-type]
+    ),
+    "marked of DomainMismatch must be one-dimensional": lambda: DomainMismatch([[True]]),
+    "variant of DomainMismatch must be one of 'top', 'auprc', got 'mean'": lambda: DomainMismatch([1], variant="mean"),  # type: ignore[arg-type]
+    "source of data_attribution must be a function": lambda: data_attribution("saliency"),  # type: ignore[arg-type]
+    # calls
+    "k of IdenticalClass must be at most the number of training points, 7, got 50": lambda: IdenticalClass(
+        LABELS, k=50
+    )(None, X, Y, a_batch=A),
+    "k of IdenticalSubclass must be at most the number of training points, 7": lambda: IdenticalSubclass(
+        LABELS, Y, k=8
+    )(None, X, Y, a_batch=A),
+    "train_labels of IdenticalClass must be one label for each of the 7": lambda: IdenticalClass([0, 1])(
+        None, X, Y, a_batch=A
+    ),
+    "train_labels of IdenticalClass must be given where": lambda: IdenticalClass()(None, X, Y, a_batch=A),
+    "train_subclasses of IdenticalSubclass must be one for each of 7": lambda: IdenticalSubclass([0], Y)(
+        None, X, Y, a_batch=A
+    ),
+    "test_subclasses of IdenticalSubclass must be one for each of 5": lambda: IdenticalSubclass(LABELS, [0])(
+        None, X, Y, a_batch=A
+    ),
+    "poisoned of LabelPoisoning must be a mask of 7": lambda: LabelPoisoning([True, False])(None, X, Y, a_batch=A),
+    "poisoned of LabelPoisoning must be indices below": lambda: LabelPoisoning([7])(None, X, Y, a_batch=A),
+    "marked of DomainMismatch must be indices below": lambda: DomainMismatch([7])(None, X, Y, a_batch=A),
+    "a_batch of DomainMismatch must be attributions of the 5 points": lambda: DomainMismatch([1])(
+        None, X, Y, a_batch=A[:3]
+    ),
+    "attributions of DomainMismatch must be finite, got NaN": lambda: DomainMismatch([1])(None, X, Y, a_batch=NAN),
+    "attributions of LabelPoisoning must be finite, got NaN": lambda: LabelPoisoning([1])(None, X, Y, a_batch=NAN),
+    "attributions of LabelPoisoning must be a matrix (n_test, n_train), got shape (5,)": lambda: LabelPoisoning([1])(
+        None, X, Y, explain_func=returns(A[:, 0])
+    ),
+    "attributions of IdenticalClass must be real numbers": lambda: IdenticalClass(LABELS)(
+        None, X, Y, explain_func=returns(A.astype(str))
+    ),
+    "attributions of IdenticalClass must be one row for each of the 5 test points, got 2": lambda: IdenticalClass(
+        LABELS
+    )(None, X, Y, explain_func=returns(A[:2])),
+    "y_batch of IdenticalClass must be integer classes": lambda: IdenticalClass(LABELS)(None, X, X[:, 0], a_batch=A),
+    "y_batch of IdenticalClass must be one class for each of the 5": lambda: IdenticalClass(LABELS)(
+        None, X, Y[:2], a_batch=A
+    ),
+    "batch_size of IdenticalClass must be an integer of at least 1": lambda: IdenticalClass(LABELS)(
+        None, X, Y, a_batch=A, batch_size=0
+    ),
+    "model of IdenticalClass must be a torch.nn.Module, Quantus' wrapper of one, or None, got int": lambda: (
+        IdenticalClass(LABELS)(3, X, Y, a_batch=A)
+    ),
+    "model of IdenticalClass must be given for explained_class='decision'": lambda: IdenticalClass(
+        LABELS, explained_class="decision"
+    )(None, X, Y, explain_func=returns(A)),
+    # functions
+    "k of identical_class must be at most the number of training points, 7": lambda: identical_class(A, LABELS, Y, 8),
+    "train_labels of identical_class must be one for each of 7 points": lambda: identical_class(A, LABELS[:3], Y),
+    "test_labels of identical_class must be one for each of 5 points": lambda: identical_class(A, LABELS, Y[:3]),
+    "test_labels of identical_class must be integers": lambda: identical_class(A, LABELS, Y.astype(float)),
+    "attributions of identical_class must be a matrix": lambda: identical_class(A[0], LABELS, Y),
+    "attributions of identical_class must be finite": lambda: identical_class(NAN, LABELS, Y),
+    "attributions of share_in_top_k must be finite": lambda: share_in_top_k(NAN, MASK),
+    "k of share_in_top_k must be an integer": lambda: share_in_top_k(A, MASK, 0),
+    "marked of domain_mismatch must be one for each of 7 points": lambda: domain_mismatch(A, MASK[:2]),
+    "marked of domain_mismatch must be a bool mask": lambda: domain_mismatch(A, LABELS),  # type: ignore[arg-type]
+    "marked of domain_mismatch_auprc must be some of": lambda: domain_mismatch_auprc(A, np.zeros(7, bool)),
+    "poisoned of poisoning_curve must be a bool mask": lambda: poisoning_curve(A[0], LABELS),  # type: ignore[arg-type]
+    "ranking of poisoning_curve must be one finite value": lambda: poisoning_curve(NAN[0], MASK),
+    "ranking of label_poisoning must be one finite value": lambda: label_poisoning(A, MASK),
+    "poisoned of label_poisoning must be some of the training points, got all": lambda: label_poisoning(
+        A[0], np.ones(7, bool)
+    ),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_the_error_names_parameter_owner_and_constraint(message: str) -> None:
+    with pytest.raises(DualViewError, match=re.escape(message)):
+        WRONG[message]()
