@@ -25,7 +25,7 @@ from dualview_plugin.cache import TensorCache, data_fingerprint
 from dualview_plugin.data import Inputs, TestInputs, TrainData, TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
 from dualview_plugin.features import FeatureExtractor, Probe, TrainingFeatures, check_finite, check_labels, take_probe
-from dualview_plugin.network import Placement, fingerprint, guest, guest_steps, model_fingerprint
+from dualview_plugin.network import Placement, checked_model, fingerprint, guest, guest_steps, model_fingerprint
 from dualview_plugin.validation import check_integer
 
 
@@ -360,7 +360,10 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         Raises:
             StaleFitError: the network is this object's, but no longer as it was at the fit.
         """
-        if model is None or getattr(model, "_orig_mod", model) is self.model:
+        if model is None:
+            return self
+        model = checked_model(model, self.get_name())
+        if model is self.model:
             return self
         with self.visit():
             probe = self._probe_now()

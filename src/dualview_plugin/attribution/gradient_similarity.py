@@ -54,7 +54,7 @@ class GradientSimilarity(DataAttribution):
     ) -> None:
         super().__init__(model, final_fc_layer, train_dataset, **common)
         self.normalize_train = bool(normalize_train)
-        self.layers = _layer_names(model, layers, self.get_name())
+        self.layers = _layer_names(self.model, layers, self.get_name())
         self.memory_budget = check_integer(memory_budget, "memory_budget", self.get_name())
 
     def _fit(self) -> None:

@@ -140,7 +140,7 @@ class InfluenceFunctions(DataAttribution):
 
     def _loss_gradients(self, inputs: Tensor, target: Tensor) -> Tensor:
         """∇L(x, c) (n, n_classes, n_features), differentiable in the inputs."""
-        features, logits = self._extractor(inputs)
+        features, logits = self.extract(inputs)
         return _outer(_residuals(logits, target), self._with_bias(features))
 
     def _gradients_at(self, indices: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 TrainData: TypeAlias = "Dataset[Any] | DataLoader[Any]"
 PARAMETER = "train_dataset"
 _MAX_DEPTH = 16  # of datasets that wrap datasets
-_LABEL_NAMES = ("targets", "labels", "tensors", "targets_", "y")
+_LABEL_NAMES = ("targets", "labels", "tensors", "indices")
 
 
 class TrainingData:
@@ -61,10 +62,8 @@ class TrainingData:
         return self._checked(self.loader.collate_fn(samples), len(samples))
 
     def probe_indices(self, size: int = 4) -> list[int]:
-        """A few positions, from the first to the last."""
-        n_train = len(self)
-        size = min(size, n_train)
-        return sorted({round(step * (n_train - 1) / max(1, size - 1)) for step in range(size)})
+        """A few positions, always the same, spread at random and in no order, so that sorting them shows."""
+        return random.Random(0).sample(range(len(self)), min(size, len(self)))
 
     def stamp(self) -> tuple[int, ...]:
         """Numbers that change when the dataset grows or when labels that it holds in memory change."""

@@ -121,7 +121,7 @@ class PerSampleGradients:
     def _backward(self, inputs: Tensor, target: Tensor) -> tuple[list[LayerCall], list[Tensor], Counter[str]]:
         """The calls that the chosen logits depend on, the gradients at their outputs, and all uses of parameters."""
         with recorded_calls(self._model, self._parameters) as calls:
-            chosen = self._model(inputs).gather(1, target[:, None]).sum()
+            chosen = self._model(inputs.clone()).gather(1, target[:, None]).sum()
         uses = count_uses(chosen, self._parameters)
         if not calls:
             return [], [], uses

@@ -30,6 +30,6 @@ class Placement:
 
     def __call__(self, batch: Tensor) -> Tensor:
         """The batch on the device; floating values in the network's type, integers as they are."""
-        if batch.is_floating_point() and self.dtype is not None:
-            return batch.to(self.device, self.dtype)
-        return batch.to(self.device)
+        convert = batch.is_floating_point() and self.dtype is not None
+        placed = batch.to(self.device, self.dtype) if convert else batch.to(self.device)
+        return placed.clone() if placed.is_inference() else placed  # a tensor that gradients can flow to
