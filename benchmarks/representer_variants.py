@@ -27,7 +27,7 @@ from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
 from dualview_plugin import RepresenterPoints
 from dualview_plugin.errors import ConvergenceWarning
 from dualview_plugin.features import TrainingFeatures
-from dualview_plugin.gradients import SoftmaxRegression
+from dualview_plugin.last_layer import SoftmaxRegression
 
 PENALTIES = (3e-5, 3e-4, 3e-3, 3e-2, 0.3, 3.0)
 REFERENCE_PENALTY, REFERENCE_STOP, REFERENCE_STEPS = 3e-3, 1 / 200, 3000

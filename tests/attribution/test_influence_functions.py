@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from dualview_plugin.attribution import InfluenceFunctions
 from dualview_plugin.errors import ConvergenceWarning, DivergenceError, DualViewError
-from dualview_plugin.gradients import fit_softmax_regression
+from dualview_plugin.last_layer import fit_softmax_regression
 from tests.gradients.networks import N_CLASSES, Tied
 
 N_TRAIN, N_TEST = 53, 5

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.data import TrainData
-from dualview_plugin.gradients import (
+from dualview_plugin.last_layer import (
     CholeskyInverse,
     ConjugateGradientInverse,
     InverseCurvature,

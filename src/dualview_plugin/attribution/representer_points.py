@@ -11,7 +11,7 @@ from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.data import TrainData
 from dualview_plugin.features import Standardizer, TrainingFeatures
-from dualview_plugin.gradients import SoftmaxRegression, fit_softmax_regression
+from dualview_plugin.last_layer import SoftmaxRegression, fit_softmax_regression
 from dualview_plugin.validation import check_integer, check_positive
 
 

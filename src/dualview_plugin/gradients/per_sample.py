@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.gradients.autograd_fallback import looped_gradients, sample_gradients, vectorised_gradients
 from dualview_plugin.gradients.layer_rules import prefers_outer
-from dualview_plugin.gradients.one_by_one import looped_gradients, sample_gradients, vectorised_gradients
 from dualview_plugin.gradients.parameter_uses import (
     LayerCall,
     count_uses,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.errors import ConvergenceWarning
-from dualview_plugin.gradients import fit_softmax_regression
+from dualview_plugin.last_layer import fit_softmax_regression
 
 N_TRAIN, N_FEATURES, N_CLASSES = 97, 11, 5
 
@@ -64,7 +64,7 @@ def test_fit_in_other_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     features, soft = problem()
     start = torch.zeros(N_CLASSES, N_FEATURES)
     expected = fit_softmax_regression(features, soft, 0.01, start=start, tol=1e-9, max_iter=100)
-    monkeypatch.setattr("dualview_plugin.gradients.softmax_regression._ROWS", 13)
+    monkeypatch.setattr("dualview_plugin.last_layer.softmax_regression._ROWS", 13)
     found = fit_softmax_regression(features, soft, 0.01, start=start, tol=1e-9, max_iter=100)
     torch.testing.assert_close(found.weight, expected.weight, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=1e-8, atol=1e-10)

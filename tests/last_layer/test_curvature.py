@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dualview_plugin.errors import ConvergenceWarning, DivergenceError
-from dualview_plugin.gradients import CholeskyInverse, ConjugateGradientInverse, LissaInverse, SoftmaxCurvature
-from dualview_plugin.gradients.inverse_curvature import conjugate_gradients
+from dualview_plugin.last_layer import CholeskyInverse, ConjugateGradientInverse, LissaInverse, SoftmaxCurvature
+from dualview_plugin.last_layer.inverse_curvature import conjugate_gradients
 from tests.conftest import TOLERANCES
 
 EXACT = TOLERANCES[torch.float64]
@@ -53,14 +53,14 @@ def test_matrix_is_autograds_hessian() -> None:
 @pytest.mark.parametrize("rows", [1, 13, N_TRAIN])
 def test_matrix_is_the_same_in_any_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     curvature, weight, _ = problem()
-    monkeypatch.setattr("dualview_plugin.gradients.softmax_curvature._ASSEMBLY_ROWS", rows)
+    monkeypatch.setattr("dualview_plugin.last_layer.softmax_curvature._ASSEMBLY_ROWS", rows)
     torch.testing.assert_close(curvature.matrix(), dense(curvature, weight), **EXACT)
 
 
 @pytest.mark.parametrize("elements", [1, 97, 10**6])
 def test_product_is_the_matrix_times_vectors(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     curvature, weight, vectors = problem()
-    monkeypatch.setattr("dualview_plugin.gradients.softmax_curvature._SCORE_ELEMENTS", elements)
+    monkeypatch.setattr("dualview_plugin.last_layer.softmax_curvature._SCORE_ELEMENTS", elements)
     expected = (vectors.flatten(1) @ dense(curvature, weight)).view_as(vectors)
     torch.testing.assert_close(curvature.product(vectors), expected, **EXACT)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.errors import ConvergenceWarning
-from dualview_plugin.gradients.inverse_curvature import conjugate_gradients
-from dualview_plugin.gradients.softmax_curvature import SoftmaxCurvature
+from dualview_plugin.last_layer.inverse_curvature import conjugate_gradients
+from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
 
 _MAX_CG_ITERATIONS = 500
 _MAX_HALVINGS = 30

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.errors import ConvergenceWarning, DivergenceError
-from dualview_plugin.gradients.softmax_curvature import SoftmaxCurvature
+from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
 
 
 class InverseCurvature(Protocol):

@@ -1,0 +1,20 @@
+"""The convex problem of a last layer: its loss gradients, its curvature and the inverse of that, its retraining."""
+
+from dualview_plugin.last_layer.inverse_curvature import (
+    CholeskyInverse,
+    ConjugateGradientInverse,
+    InverseCurvature,
+    LissaInverse,
+)
+from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
+from dualview_plugin.last_layer.softmax_regression import SoftmaxRegression, fit_softmax_regression
+
+__all__ = [
+    "CholeskyInverse",
+    "ConjugateGradientInverse",
+    "InverseCurvature",
+    "LissaInverse",
+    "SoftmaxCurvature",
+    "SoftmaxRegression",
+    "fit_softmax_regression",
+]
