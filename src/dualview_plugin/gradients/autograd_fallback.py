@@ -14,7 +14,7 @@ def vectorised_gradients(model: nn.Module, chosen: Mapping[str, Tensor], inputs:
     """Gradients (n_samples, n_elements) in the chosen parameters, one sample's network mapped over the batch."""
 
     def logit(parameters: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(model, parameters, (sample[None],))
+        outputs: Tensor = functional_call(model, parameters, (sample[None].clone(),))
         return outputs.gather(1, label[None, None]).sum()
 
     held = {name: parameter.detach() for name, parameter in chosen.items()}
@@ -38,5 +38,5 @@ def sample_gradients(
     model: nn.Module, chosen: Sequence[Tensor], sample: Tensor, label: Tensor, *, create_graph: bool = False
 ) -> tuple[Tensor, ...]:
     """Gradients of one sample's logit, zero in parameters that it does not depend on."""
-    logit = model(sample[None]).gather(1, label[None, None]).sum()
+    logit = model(sample[None].clone()).gather(1, label[None, None]).sum()
     return torch.autograd.grad(logit, chosen, create_graph=create_graph, allow_unused=True, materialize_grads=True)
