@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypedDict, overload
@@ -171,26 +171,32 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         Cost: memory (n_test × n_train); :meth:`attribute_blocks` and :meth:`influence` need less.
         """
         with self.visit():
-            test = self.test_inputs(inputs)
-            result: Tensor | None = None
-            start = 0
-            for block in self.attribute_blocks(test, target):
-                if result is None:
-                    result = block.new_empty(len(test), self.n_train_)
-                result[start : start + len(block)] = block
-                start += len(block)
-        assert result is not None  # test inputs are never empty
-        assert start == len(result)  # and counted
-        return result
+            return self._attribute_all(self._fitted_for(inputs, target), target)
 
     def attribute_blocks(self, inputs: Inputs, target: Target = None) -> Iterator[Tensor]:
         """The rows of :meth:`attribute` in consecutive blocks, (n_block, n_train): memory for one block at a time."""
         with self.visit():
-            test = self.test_inputs(inputs)
-            blocks = self.blocks(test, target)
-            self._ensure_fitted()
-            blocks = self.blocks(test, target, self.block_size)
+            blocks = self.blocks(self._fitted_for(inputs, target), target, self.block_size)
         return guest_steps(self.model, self._attributed(blocks))
+
+    def _attribute_all(self, test: TestInputs, target: Target) -> Tensor:
+        """All rows of :meth:`attribute`, from its blocks."""
+        result: Tensor | None = None
+        start = 0
+        for block in self.attribute_blocks(test, target):
+            if result is None:
+                result = block.new_empty(len(test), self.n_train_)
+            result[start : start + len(block)] = block
+            start += len(block)
+        assert result is not None  # test inputs are never empty
+        assert start == len(result)  # and counted
+        return result
+
+    def _strongest_of(
+        self, test: TestInputs, target: Target, k: int, proponents: bool, update: Callable[[int], object]
+    ) -> KMostInfluentialResults:
+        """The ``k`` strongest training points of each test point, from the blocks; ``update`` counts test points."""
+        return strongest(self.attribute_blocks(test, target), k, proponents, update)
 
     def _attributed(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
         """The attributions of each block, if they are finite."""
@@ -259,10 +265,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if check_integer(k, "k", self.get_name()) > self.n_train_:
             raise InvalidValueError("k", self.get_name(), f"at most n_train = {self.n_train_}", repr(k))
         with self.visit():
-            test = self.test_inputs(inputs)
-            blocks = self.attribute_blocks(test, target)
+            test = self._fitted_for(inputs, target)
             with tqdm(total=len(test), desc=self.get_name(), disable=not show_progress) as bar:
-                return strongest(blocks, k, proponents, bar.update)
+                return self._strongest_of(test, target, k, proponents, bar.update)
 
     def self_influence(self) -> Tensor:
         """The attribution τ_i(x_i, y_i) of each training point to its own label at itself, (n_train,)."""
@@ -419,6 +424,13 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The probe of this visit."""
         assert self._probe is not None  # every visit begins with one
         return self._probe
+
+    def _fitted_for(self, inputs: Inputs, target: Target) -> TestInputs:
+        """The test inputs, once they and their target are checked and then the method is fitted."""
+        test = self.test_inputs(inputs)
+        checked_target(target, len(test), self._probe_now().n_classes, self.get_name())
+        self._ensure_fitted()
+        return test
 
     def _ensure_fitted(self) -> None:
         if not self._fitted:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
+from dualview_plugin.attribution.coefficients import SparseCoefficients
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TrainData
@@ -86,7 +87,8 @@ class DualView(FeatureKernelAttribution):
         features = self.transform_features(training.features)
         self.solution_ = self._solve(features, training.labels)
         self.kernel_offset_ = float(self.fit_intercept)
-        self._set_support(self.solution_.support, features, torch.from_numpy(self.solution_.dual_coef))
+        coefficients = SparseCoefficients.from_csr(self.solution_.sparse_dual_coef, features)
+        self._set_support(self.solution_.support, features, coefficients)
         self.surrogate_weight_ = torch.from_numpy(self.solution_.weight).to(features)
         self.surrogate_bias_ = torch.from_numpy(self.solution_.intercept).to(features)
 
@@ -119,12 +121,6 @@ class DualView(FeatureKernelAttribution):
         if not sparse:
             return super().attribute(inputs, target)
         with self.visit():
-            test = self.test_inputs(inputs)
-            blocks = self.blocks(test, target)
-            self._ensure_fitted()
-            values = torch.cat([self._support_attribution(*block) for block in blocks])
-        off_zero = values != 0
-        row_starts = torch.cat([off_zero.new_zeros(1, dtype=torch.int64), off_zero.sum(dim=1).cumsum(dim=0)])
-        columns = self.support_indices_.expand_as(values)[off_zero]
-        size = len(values), self.n_train_
-        return torch.sparse_csr_tensor(row_starts, columns, values[off_zero], size=size, check_invariants=True)
+            parts = list(self._test_features(self._fitted_for(inputs, target), target))
+            features, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+            return self._kernel.sparse(features, classes)

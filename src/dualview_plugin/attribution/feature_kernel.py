@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
 from dualview_plugin.attribution.base import DataAttribution
+from dualview_plugin.attribution.class_blocks import ClassKernel
+from dualview_plugin.attribution.coefficients import Coefficients, DenseCoefficients
 from dualview_plugin.attribution.targets import Target
-from dualview_plugin.data import Inputs
+from dualview_plugin.data import Inputs, TestInputs
 from dualview_plugin.features import Composite, Standardizer, propagate
+
+# Test points that are attributed together.
+_TEST_POINTS = 4096
 
 
 class FeatureKernelAttribution(DataAttribution):
@@ -22,7 +29,7 @@ class FeatureKernelAttribution(DataAttribution):
     Attributes:
         support_indices_: training points with a coefficient that is not zero, (n_support,), ascending.
         support_features_: their features as the kernel uses them, (n_support, n_features).
-        dual_coef_: α, (n_support, n_classes).
+        coefficients_: α by class; ``dual_coef_`` is the matrix, (n_support, n_classes).
         surrogate_weight_: w, (n_classes, n_features), for the features as the kernel uses them.
         surrogate_bias_: b, (n_classes,): the intercept's share of every logit; zeros where there is no intercept.
         kernel_offset_: 1.0 with an intercept (a constant feature), else 0.0.
@@ -30,7 +37,7 @@ class FeatureKernelAttribution(DataAttribution):
 
     support_indices_: Tensor
     support_features_: Tensor
-    dual_coef_: Tensor
+    coefficients_: Coefficients
     surrogate_weight_: Tensor
     surrogate_bias_: Tensor
     kernel_offset_: float = 0.0
@@ -40,11 +47,16 @@ class FeatureKernelAttribution(DataAttribution):
         """Penultimate features as the kernel uses them, (n, n_features); differentiable."""
         return self._standardizer(features)
 
+    @property
+    def dual_coef_(self) -> Tensor:
+        """α as a matrix, (n_support, n_classes); made anew where it is kept sparse."""
+        return self.coefficients_.dense()
+
     def coefficients(self, train_indices: Tensor, target: Tensor) -> Tensor:
         """α_ic of the training points ``train_indices``, (n, k), for the classes ``target``, (n,); else 0."""
         self._ensure_fitted()
         position = self._support_positions()[train_indices]
-        values = self.dual_coef_[position.clamp(min=0), target[:, None]]
+        values = self.coefficients_.at(position.clamp(min=0), target[:, None].expand_as(position))
         return torch.where(position >= 0, values, 0.0)
 
     def feature_shares(self, features: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
@@ -111,16 +123,53 @@ class FeatureKernelAttribution(DataAttribution):
         positions[self.support_indices_] = torch.arange(len(self.support_indices_), device=self.device)
         return positions
 
+    @property
+    def _kernel(self) -> ClassKernel:
+        """The coefficients and the features that they belong to."""
+        return ClassKernel(
+            self.coefficients_, self.support_features_, self.support_indices_, self.kernel_offset_, self.n_train_
+        )
+
     @torch.no_grad()
-    def _support_attribution(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Attributions of the support points alone, (n_block, n_support), by one matrix product."""
-        features, _ = self.extract(inputs)
-        kernel = self.transform_features(features) @ self.support_features_.T
-        return (kernel + self.kernel_offset_) * self.dual_coef_.T[target]
+    def _kernel_features(self, inputs: Tensor) -> Tensor:
+        """Features of test points as the kernel uses them, (n_block, n_features)."""
+        return self.transform_features(self.extract(inputs)[0])
+
+    @torch.no_grad()
+    def _test_features(self, test: TestInputs, target: Target) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features and classes of many test points at a time: support points are gathered once for each."""
+        held: list[tuple[Tensor, Tensor]] = []
+        for inputs, classes in self.blocks(test, target):
+            held.append((self._kernel_features(inputs), classes))
+            if sum(len(classes) for _, classes in held) >= _TEST_POINTS:
+                yield _joined(held)
+                held = []
+        if held:
+            yield _joined(held)
 
     def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
-        values = self._support_attribution(inputs, target)
-        return values.new_zeros(len(inputs), self.n_train_).index_copy_(1, self.support_indices_, values)
+        features = self._kernel_features(inputs)
+        result = features.new_zeros(len(inputs), self.n_train_)
+        self._kernel.fill(result, features, target)
+        return result
+
+    def _attribute_all(self, test: TestInputs, target: Target) -> Tensor:
+        result = self.support_features_.new_zeros(len(test), self.n_train_)
+        start, kernel = 0, self._kernel
+        for features, classes in self._test_features(test, target):
+            kernel.fill(result[start : start + len(classes)], features, classes)
+            start += len(classes)
+        return result
+
+    def _strongest_of(
+        self, test: TestInputs, target: Target, k: int, proponents: bool, update: Callable[[int], object]
+    ) -> KMostInfluentialResults:
+        parts, kernel = [], self._kernel
+        for features, classes in self._test_features(test, target):
+            parts.append(kernel.strongest(features, classes, k, proponents))
+            update(len(classes))
+        indices, values = (torch.cat(part) for part in zip(*parts, strict=True))
+        return KMostInfluentialResults(indices, values)
 
     def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
         features, _ = self.extract(inputs)
@@ -129,12 +178,21 @@ class FeatureKernelAttribution(DataAttribution):
 
     def _self_influence(self) -> Tensor:
         labels = self.train_labels_[self.support_indices_]
-        own = self.dual_coef_.gather(1, labels[:, None]).squeeze(1)
+        own = self.coefficients_.at(torch.arange(len(labels), device=labels.device), labels)
         values = own * (self.support_features_.square().sum(dim=1) + self.kernel_offset_)
         return values.new_zeros(self.n_train_).index_copy_(0, self.support_indices_, values)
 
-    def _set_support(self, indices: Any, features: Tensor, dual_coef: Tensor) -> None:
+    def _set_support(self, indices: Any, features: Tensor, coefficients: Coefficients | Tensor) -> None:
         """Store the learned state from coefficients and the kernel's features of the whole training set."""
         self.support_indices_ = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
-        self.support_features_ = features[self.support_indices_]
-        self.dual_coef_ = dual_coef.to(features)
+        whole = len(self.support_indices_) == len(features)
+        self.support_features_ = features if whole else features[self.support_indices_]
+        if isinstance(coefficients, Tensor):
+            coefficients = DenseCoefficients(coefficients.to(features))
+        self.coefficients_ = coefficients
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Consecutive features and classes as one."""
+    features, classes = (torch.cat(part) for part in zip(*parts, strict=True))
+    return features, classes
