@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualview_plugin.attribution.base import DataAttribution, Target
+from dualview_plugin.attribution.base import DataAttribution
 from dualview_plugin.data import Inputs, input_batches
-from dualview_plugin.features import Composite, Standardizer, propagate
+from dualview_plugin.features import Standardizer
 
 
 class FeatureKernelAttribution(DataAttribution):
@@ -62,36 +62,6 @@ class FeatureKernelAttribution(DataAttribution):
         rows = self._support_positions()[train_indices].clamp(min=0)
         kernel = self.transform_features(features)[:, None] * self.support_features_[rows]
         return self.coefficients(train_indices, target)[:, :, None] * kernel
-
-    def input_attribution(
-        self, inputs: Inputs, target: Target = None, k: int = 1, *, composite: Composite | None = None
-    ) -> Tensor:
-        """Where in the test input the evidence is, by gradient × input, or by LRP under a composite of Zennit.
-
-        Args:
-            inputs: as in :meth:`attribute`, of a floating type.
-            target: as in :meth:`attribute`.
-            k: without a composite: gradient × input of the summed attribution to the ``k`` strongest proponents.
-            composite: LRP of the attribution summed over all training points, which is the surrogate's logit: its
-                shares w_cm φ_m(x) are where the relevance starts. ``k`` then has no effect, and an intercept, which
-                belongs to no feature, no share.
-
-        Returns:
-            The shape of the inputs, signed.
-
-        Cost: gradient × input: one attribution and one backward pass; LRP: one pass of :func:`propagate`.
-        """
-        if composite is None:
-            return super().input_attribution(inputs, target, k)
-        targets = self._checked_target(inputs, target)
-        self._ensure_fitted()
-        blocks = self._blocks(inputs, targets, self.batch_size)
-        return torch.cat([self._logit_relevance(*block, composite) for block in blocks])
-
-    def _logit_relevance(self, inputs: Tensor, target: Tensor, composite: Composite) -> Tensor:
-        """Relevance of the inputs for the surrogate's logits of ``target``, the shape of the inputs."""
-        weight = self.surrogate_weight_[target]
-        return propagate(self._extractor, inputs, lambda phi: weight * self.transform_features(phi), composite)
 
     @torch.no_grad()
     def surrogate_logits(self, inputs: Inputs) -> Tensor:
