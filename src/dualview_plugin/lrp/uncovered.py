@@ -40,7 +40,7 @@ _PHRASES = {
     "product": "multiplies branches in {n} place(s) that no rule sees{where} ({kinds}): the relevance of both factors "
     "is not conserved there",
     "scale": "multiplies by constants in {n} place(s) that no rule sees{where} ({kinds}): relevance is multiplied by "
-    "them. Scale the inputs before they go into the network",
+    "them. Inputs are better normalised before the network than in it",
     "other": "computes {kinds} in {n} place(s) that no rule sees{where}: relevance is multiplied by derivatives there "
     "and is not conserved",
 }
