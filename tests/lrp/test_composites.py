@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from torch import nn
 from torchvision.models import resnet18, resnet50, vgg11_bn
-from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlus, EpsilonPlusFlat
-from zennit.torchvision import ResNetCanonizer
+from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.lrp import named_composite, propose_canonizers
+from dualview_plugin.lrp.canonizers import MergeBatchNorms
 
 
 def small_vgg_bn():
@@ -21,14 +21,14 @@ def small_vgg_bn():
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (resnet18, [ResNetCanonizer]),
-        (resnet50, [ResNetCanonizer]),
-        (small_vgg_bn, [SequentialMergeBatchNorm]),
-        (lambda: nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU()), [SequentialMergeBatchNorm]),
-        (lambda: nn.Sequential(nn.Conv2d(3, 5, 2), nn.ReLU(), nn.BatchNorm2d(5), nn.Conv2d(5, 7, 2)), []),
+        (resnet18, [MergeBatchNorms, ResNetBasicBlockCanonizer]),
+        (resnet50, [MergeBatchNorms, ResNetBottleneckCanonizer]),
+        (small_vgg_bn, [MergeBatchNorms]),
+        (lambda: nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU()), [MergeBatchNorms]),
+        (lambda: nn.Sequential(nn.Conv2d(3, 5, 2), nn.GroupNorm(1, 5)), []),
         (lambda: nn.Linear(3, 5), []),
     ],
-    ids=["resnet18", "resnet50", "vgg11_bn", "norm behind linear", "norm elsewhere", "linear"],
+    ids=["resnet18", "resnet50", "vgg11_bn", "norm behind linear", "no batch norm", "linear"],
 )
 def test_proposed_canonizers(model, expected):
     assert [type(canonizer) for canonizer in propose_canonizers(model())] == expected
@@ -46,7 +46,7 @@ def test_proposed_canonizers(model, expected):
 def test_composites_by_name(name, options, expected):
     composite = named_composite(name, small_vgg_bn(), **options)
     assert type(composite) is expected
-    assert [type(canonizer) for canonizer in composite.canonizers] == [SequentialMergeBatchNorm]
+    assert [type(canonizer) for canonizer in composite.canonizers] == [MergeBatchNorms]
 
 
 def test_canonizers_of_the_callers_choice():

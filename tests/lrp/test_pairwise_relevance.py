@@ -134,8 +134,8 @@ def test_passes_are_counted_by_batches_and_not_by_pairs():
     relevance = PairwiseRelevance(method, batch_size=100)
     indices = torch.arange(7)
     relevance.attribute(X_TEST, TARGET, train_indices=indices)
-    # One pass over the probe, one for the features, and one for each side: its backward pass repeats a layer.
-    assert len(runs) == 4
+    # One check of the target, one pass for the features, one without the composite, and one for each side.
+    assert len(runs) == 5
 
 
 def test_given_training_points():
@@ -143,7 +143,7 @@ def test_given_training_points():
     indices = torch.stack([torch.randperm(N_TRAIN)[:3] for _ in range(N_TEST)])
     found = relevance.attribute(X_TEST, TARGET, train_indices=indices)
     assert torch.equal(found.train_indices, indices)
-    everything = relevance.data_attribution.attribute(X_TEST, TARGET)
+    everything = relevance.method.attribute(X_TEST, TARGET)
     torch.testing.assert_close(found.attribution, everything.gather(1, indices), **CLOSE)
     shared = relevance.attribute(X_TEST, TARGET, train_indices=indices[2].tolist())
     torch.testing.assert_close(shared.test_relevance[2], found.test_relevance[2], **CLOSE)
@@ -179,7 +179,7 @@ def test_inputs_of_any_kind_and_the_decision_as_target():
 
 def test_a_method_without_a_kernel_is_refused_with_the_reason():
     method = RandomAttribution(cnn(), "fc", TensorDataset(images(N_TRAIN), torch.zeros(N_TRAIN, dtype=torch.int64)))
-    message = r"attribution of PairwiseRelevance must be a method with a feature kernel .* got RandomAttribution"
+    message = r"method of PairwiseRelevance must be a method with a feature kernel .* got RandomAttribution"
     with pytest.raises(InvalidTypeError, match=message):
         PairwiseRelevance(method)
 
@@ -191,7 +191,7 @@ def test_a_method_without_a_kernel_is_refused_with_the_reason():
         ({"train_indices": [0, N_TRAIN]}, InvalidValueError, r"must be in 0 … 12, got values from 0 to 13"),
         ({"train_indices": [-1]}, InvalidValueError, r"got values from -1 to -1"),
         ({"train_indices": [0.5]}, InvalidTypeError, r"train_indices of PairwiseRelevance must be integers"),
-        ({"k": 0}, InvalidValueError, r"k of DrawnKernel must be an integer of at least 1"),
+        ({"k": 0}, InvalidValueError, r"k of PairwiseRelevance must be an integer of at least 1"),
         ({"target": 9}, InvalidValueError, r"target of DrawnKernel must be in 0 … 4"),
     ],
 )

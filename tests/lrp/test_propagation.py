@@ -16,7 +16,8 @@ from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 
 from dualview_plugin.errors import ConservationWarning
-from dualview_plugin.features import FeatureExtractor, propagate
+from dualview_plugin.features import FeatureExtractor
+from dualview_plugin.lrp.propagation import propagate
 from tests.worlds import N_CLASSES, N_FEATURES, SmallNet, small_world
 
 BARE_SUM = pytest.warns(ConservationWarning, match="adds branches in")
@@ -74,6 +75,7 @@ def test_the_network_is_as_before():
     assert not composite.handles
 
 
+@pytest.mark.filterwarnings("ignore::dualview_plugin.errors.ConservationWarning")
 @pytest.mark.parametrize(
     "composite",
     [
@@ -139,6 +141,7 @@ class _Residual(SmallNet):
         return self.fc(hidden)
 
 
+@pytest.mark.filterwarnings("ignore:the network multiplies by constants")
 @pytest.mark.parametrize("how", ["plus", "minus", "unhooked sum"])
 def test_bare_sums_are_reported(how):
     with BARE_SUM:

@@ -24,7 +24,7 @@ X_TEST, TARGET = images(N_TEST, seed=1), torch.tensor([2, 0, 4])
 def test_it_is_the_sum_over_all_training_points(composite, options):
     method = kernel(cnn(bias=True), **options)
     pairs = PairwiseRelevance(method, composite).attribute(X_TEST, TARGET, train_indices=torch.arange(N_TRAIN))
-    found = method.input_attribution(X_TEST, TARGET, composite=composite)
+    found = SurrogateRelevance(method, composite).attribute(X_TEST, TARGET)
     torch.testing.assert_close(found, pairs.test_relevance.sum(dim=1), rtol=1e-7, atol=1e-10)
     logits = method.surrogate_logits(X_TEST).gather(1, TARGET[:, None]).squeeze(1)
     torch.testing.assert_close(pairs.attribution.sum(dim=1), logits, rtol=1e-7, atol=1e-10)
@@ -32,7 +32,7 @@ def test_it_is_the_sum_over_all_training_points(composite, options):
 
 def test_without_biases_it_sums_to_the_surrogates_logit():
     method = kernel()
-    found = method.input_attribution(X_TEST, TARGET, composite=EpsilonPlus())
+    found = SurrogateRelevance(method, EpsilonPlus()).attribute(X_TEST, TARGET)
     logits = method.surrogate_logits(X_TEST).gather(1, TARGET[:, None]).squeeze(1)
     torch.testing.assert_close(found.flatten(1).sum(dim=1), logits, rtol=0.01, atol=0)
 
@@ -51,7 +51,7 @@ def test_the_callable_gives_the_map_as_an_array():
     found = explain(method.model, X_TEST, TARGET.numpy(), method="ignored")
     assert isinstance(found, np.ndarray)
     assert found.shape == (N_TEST, *SHAPE)
-    expected = method.input_attribution(X_TEST, TARGET, composite=EpsilonPlus())
+    expected = SurrogateRelevance(method, EpsilonPlus()).attribute(X_TEST, TARGET)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-7)
 
 
@@ -60,7 +60,7 @@ def test_another_network_gets_a_fit_of_its_own():
     other = copy.deepcopy(method.model)
     torch.nn.init.normal_(other.hidden.weight)
     found = SurrogateRelevance(method, EpsilonPlus())(other, X_TEST, TARGET)
-    expected = kernel(other).input_attribution(X_TEST, TARGET, composite=EpsilonPlus())
+    expected = SurrogateRelevance(kernel(other), EpsilonPlus()).attribute(X_TEST, TARGET)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6, atol=1e-9)
 
 
@@ -82,9 +82,7 @@ def test_quantus_scores_it():
 
 def test_refusals():
     method = RandomAttribution(cnn(), "fc", TensorDataset(images(N_TRAIN), torch.zeros(N_TRAIN, dtype=torch.int64)))
-    with pytest.raises(
-        InvalidTypeError, match=r"attribution of SurrogateRelevance must be a method with a feature kernel"
-    ):
+    with pytest.raises(InvalidTypeError, match=r"method of SurrogateRelevance must be a method with a feature kernel"):
         SurrogateRelevance(method)
     with pytest.raises(InvalidValueError, match=r"composite of SurrogateRelevance must be one of"):
         SurrogateRelevance(kernel(), "lrp")

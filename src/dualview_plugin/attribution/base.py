@@ -64,7 +64,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
     Note:
         A subclass implements ``_fit``, ``_attribute_block``, ``_pair_attribution`` and ``_self_influence``. It reaches
-        the network only through ``self.model`` and ``self._extractor``, so that :meth:`__call__` can put another in
+        the network only through ``self.model`` and ``self.extractor``, so that :meth:`__call__` can put another in
         their place.
     """
 
@@ -81,8 +81,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     ) -> None:
         super().__init__(model)
         owner = self.get_name()
-        self._extractor = FeatureExtractor(model, final_fc_layer, owner)
-        self.model = self.forward_func = self._extractor.model
+        self.extractor = FeatureExtractor(model, final_fc_layer, owner)
+        self.model = self.forward_func = self.extractor.model
         self.final_fc_layer, self.train_dataset = final_fc_layer, train_dataset
         self.batch_size = check_integer(batch_size, "batch_size", owner)
         self.show_progress = bool(show_progress)
@@ -272,7 +272,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     def self_influence(self) -> Tensor:
         """The attribution τ_i(x_i, y_i) of each training point to its own label at itself, (n_train,)."""
         with self.visit():
-            self._ensure_fitted()
+            self.ensure_fitted()
             values = self._self_influence().detach()
         if not bool(values.isfinite().all()):
             constraint = "a dataset with finite attributions"
@@ -350,7 +350,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
     def extract(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Penultimate features (n, n_features) and logits (n, n_classes) of one placed block, differentiable."""
-        features, logits = self._extractor(inputs)
+        features, logits = self.extractor(inputs)
         check_finite(features, logits, "inputs", self.get_name())
         return features, logits
 
@@ -374,7 +374,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             probe = self._probe_now()
         key = model_fingerprint(model)
         same_weights = key == model_fingerprint(self.model)
-        if same_weights and probe.network_change(self._quiet_twin(model)._extractor) is None:
+        if same_weights and probe.network_change(self._quiet_twin(model).extractor) is None:
             return self
         kept = self._refitted
         if kept is None or kept[0] != key or kept[1].model is not model or kept[1]._change() is not None:
@@ -409,13 +409,13 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if change is not None and self._fitted:
             raise StaleFitError(f"{change}: call {self.get_name()}.fit() again, or undo the change")
         if change is not None or self._probe is None:
-            self._probe = take_probe(self._extractor, self._data, self.get_name(), self._check_probe)
+            self._probe = take_probe(self.extractor, self._data, self.get_name(), self._check_probe)
 
     def _change(self) -> str | None:
         """What has changed since the probe was taken, as a sentence."""
         if self._probe is None:
             return None
-        network, data = self._probe.network_change(self._extractor), self._probe.data_change(self._data)
+        network, data = self._probe.network_change(self.extractor), self._probe.data_change(self._data)
         if network is not None:
             return f"model of {self.get_name()} must be as it was at the fit, got {network}"
         return None if data is None else f"train_dataset of {self.get_name()} must be as it was at the fit, got {data}"
@@ -429,10 +429,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The test inputs, once they and their target are checked and then the method is fitted."""
         test = self.test_inputs(inputs)
         checked_target(target, len(test), self._probe_now().n_classes, self.get_name())
-        self._ensure_fitted()
+        self.ensure_fitted()
         return test
 
-    def _ensure_fitted(self) -> None:
+    def ensure_fitted(self) -> None:
+        """Fit on first use."""
         if not self._fitted:
             self.fit()
 
@@ -440,9 +441,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """φ, f and y of the training set, from the cache if it has them; sets ``train_labels_`` and ``n_classes_``."""
 
         def compute() -> dict[str, Tensor]:
-            return vars(self._extractor.extract(self._data, show_progress=self.show_progress))
+            return vars(self.extractor.extract(self._data, show_progress=self.show_progress))
 
-        tensors = self._cached("features", {"layer": self._extractor.layer_name}, compute)
+        tensors = self._cached("features", {"layer": self.extractor.layer_name}, compute)
         training = TrainingFeatures(**tensors)
         self.train_labels_, self.n_classes_ = training.labels, training.logits.shape[1]
         return training
@@ -488,7 +489,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     @torch.no_grad()
     def _decisions(self, inputs: Tensor, start: int) -> Tensor:
         """The network's decisions, (n_block,), in passes of at most ``batch_size``."""
-        parts = [self._extractor(part) for part in torch.split(inputs, self.batch_size)]
+        parts = [self.extractor(part) for part in torch.split(inputs, self.batch_size)]
         features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         check_finite(features, logits, "inputs", self.get_name(), start)
         return logits.argmax(dim=1)

@@ -14,7 +14,7 @@ from dualview_plugin.attribution.class_blocks import ClassKernel
 from dualview_plugin.attribution.coefficients import Coefficients, DenseCoefficients
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TestInputs
-from dualview_plugin.features import Composite, Standardizer, propagate
+from dualview_plugin.features import Standardizer
 
 # Test points that are attributed together.
 _TEST_POINTS = 4096
@@ -54,7 +54,7 @@ class FeatureKernelAttribution(DataAttribution):
 
     def coefficients(self, train_indices: Tensor, target: Tensor) -> Tensor:
         """α_ic of the training points ``train_indices``, (n, k), for the classes ``target``, (n,); else 0."""
-        self._ensure_fitted()
+        self.ensure_fitted()
         position = self._support_positions()[train_indices]
         values = self.coefficients_.at(position.clamp(min=0), target[:, None].expand_as(position))
         return torch.where(position >= 0, values, 0.0)
@@ -71,46 +71,16 @@ class FeatureKernelAttribution(DataAttribution):
         Returns:
             Shares that add up to the attribution τ_i(x, c), less the intercept's share α_ic if there is an intercept.
         """
-        self._ensure_fitted()
+        self.ensure_fitted()
         rows = self._support_positions()[train_indices].clamp(min=0)
         kernel = self.transform_features(features)[:, None] * self.support_features_[rows]
         return self.coefficients(train_indices, target)[:, :, None] * kernel
-
-    def input_attribution(
-        self, inputs: Inputs, target: Target = None, k: int = 1, *, composite: Composite | None = None
-    ) -> Tensor:
-        """Where in the test input the evidence is, by gradient × input, or by LRP under a composite of Zennit.
-
-        Args:
-            inputs: as in :meth:`attribute`, of a floating type.
-            target: as in :meth:`attribute`.
-            k: without a composite: gradient × input of the summed attribution to the ``k`` strongest proponents.
-            composite: LRP of the attribution summed over all training points, which is the surrogate's logit: its
-                shares w_cm φ_m(x) are where the relevance starts. ``k`` then has no effect, and an intercept, which
-                belongs to no feature, no share.
-
-        Returns:
-            The shape of the inputs, signed.
-
-        Cost: gradient × input: one attribution and one backward pass; LRP: one pass of :func:`propagate`.
-        """
-        if composite is None:
-            return super().input_attribution(inputs, target, k)
-        with self.visit():
-            blocks = self.blocks(inputs, target)
-            self._ensure_fitted()
-            return torch.cat([self._logit_relevance(*block, composite) for block in blocks])
-
-    def _logit_relevance(self, inputs: Tensor, target: Tensor, composite: Composite) -> Tensor:
-        """Relevance of the inputs for the surrogate's logits of ``target``, the shape of the inputs."""
-        weight = self.surrogate_weight_[target]
-        return propagate(self._extractor, inputs, lambda phi: weight * self.transform_features(phi), composite)
 
     @torch.no_grad()
     def surrogate_logits(self, inputs: Inputs) -> Tensor:
         """The surrogate's logits ⟨w_c, φ(x)⟩ + b_c, (n_test, n_classes), to compare with the network's."""
         with self.visit():
-            self._ensure_fitted()
+            self.ensure_fitted()
             parts = []
             for batch, _ in self.blocks(inputs, 0):
                 features, _ = self.extract(batch)

@@ -70,7 +70,7 @@ class GradientSimilarity(DataAttribution):
     @property
     def block_size(self) -> int:
         """Test points whose gradients and attributions take half the memory budget."""
-        self._ensure_fitted()
+        self.ensure_fitted()
         each = self._layout.bytes_per_sample + self._layout.dense.element_size() * self.n_train_
         return max(1, self.memory_budget // (2 * each))
 

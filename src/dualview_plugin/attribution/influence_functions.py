@@ -114,7 +114,7 @@ class InfluenceFunctions(DataAttribution):
     @property
     def block_size(self) -> int:
         """Test points for which the gradients, the solver's vectors and the attributions take at most 1 GiB."""
-        self._ensure_fitted()
+        self.ensure_fitted()
         n_weights = self._features.shape[1] * self.n_classes_
         return max(1, _BLOCK_BYTES // (6 * 8 * n_weights + self._features.element_size() * self.n_train_))
 

@@ -91,7 +91,7 @@ class RepresenterPoints(FeatureKernelAttribution):
     def _network_weight(self, features: Tensor) -> Tensor:
         """The network's own last weights, near the minimum as a rule; zeros where the layer has no such matrix."""
         shape = (self.n_classes_, features.shape[1])
-        weight = getattr(self._extractor.layer, "weight", None)
+        weight = getattr(self.extractor.layer, "weight", None)
         if isinstance(weight, Tensor) and weight.shape == shape:
             return weight.detach()
         return features.new_zeros(shape)

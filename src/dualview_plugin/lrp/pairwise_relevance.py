@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features import propagate
 from dualview_plugin.lrp.composites import as_composite
+from dualview_plugin.lrp.conservation import SideBalance, warn_unless_conserved
+from dualview_plugin.lrp.propagation import Propagation
 from dualview_plugin.validation import check_integer
 
 
@@ -44,6 +46,9 @@ class RelevantPairs:
       avoids it. Behind a pooling of zeros there is nothing to go to, and the share is lost.
     - Shares of both signs that nearly cancel: what is lost of a large share is large beside a small sum.
     - A factor of 2 or a power of it: residual sums that no canonizer handles; a warning says so.
+
+    A warning is given where the loss is above 0.2 of Σ_m |R_m| (above 2 where biases absorb relevance) and inactive
+    units do not explain it.
     """
 
     test_relevance: Tensor
@@ -67,10 +72,10 @@ class PairwiseRelevance:
     of x_i. Features are as the kernel uses them: standardised where the surrogate is.
 
     Args:
-        attribution: a method with a feature kernel: DualView or RepresenterPoints.
+        method: a method with a feature kernel: DualView or RepresenterPoints.
         composite: a composite of Zennit, with the canonizers that the network needs, or the name of one, which then
             gets the proposed ones (:func:`named_composite` also takes options).
-        batch_size: pairs in one pass; None: the attribution's own batch size.
+        batch_size: pairs in one pass; None: the method's own batch size.
 
     Raises:
         InvalidTypeError: an attribution without a feature kernel, or something else than a composite.
@@ -86,18 +91,18 @@ class PairwiseRelevance:
 
     def __init__(
         self,
-        attribution: FeatureKernelAttribution,
+        method: FeatureKernelAttribution,
         composite: Composite | str = "epsilon_plus_flat",
         *,
         batch_size: int | None = None,
     ) -> None:
         owner = type(self).__name__
-        if not isinstance(attribution, FeatureKernelAttribution):
+        if not isinstance(method, FeatureKernelAttribution):
             constraint = "a method with a feature kernel (DualView, RepresenterPoints), whose values features share in"
-            raise InvalidTypeError("attribution", owner, constraint, type(attribution).__name__)
-        self.data_attribution = attribution
-        self.composite = as_composite(composite, attribution.model, owner)
-        size = attribution.batch_size if batch_size is None else batch_size
+            raise InvalidTypeError("method", owner, constraint, type(method).__name__)
+        self.method = method
+        self.composite = as_composite(composite, method.model, owner)
+        size = method.batch_size if batch_size is None else batch_size
         self.batch_size = check_integer(size, "batch_size", owner)
 
     def attribute(
@@ -118,52 +123,80 @@ class PairwiseRelevance:
             train_indices: training points in their place, (n_test, k), or (k,) for all test points alike.
 
         Raises:
-            InvalidTypeError, InvalidValueError: as of :meth:`DataAttribution.attribute`, or training points that do not
-                exist.
+            InvalidTypeError, InvalidValueError: as of :meth:`DataAttribution.attribute`; training points that do not
+                exist; a composite under which the network computes something else; a layer without a rule, such as
+                attention.
+
+        Warns:
+            ConservationWarning: the network does something that no rule sees, or relevance is lost or made on its way
+                without a harmless reason.
         """
-        method = self.data_attribution
+        method, owner = self.method, type(self).__name__
         with method.visit():
             test = method.test_inputs(inputs)
             if train_indices is None:
+                if check_integer(k, "k", owner) > method.n_train_:
+                    raise InvalidValueError("k", owner, f"at most n_train = {method.n_train_}", repr(k))
                 indices = method.strongest(test, k, target, proponents).indices
             else:
                 indices = self._checked_indices(train_indices, len(test))
             rows = max(1, self.batch_size // indices.shape[1])
-            blocks = zip(method.blocks(test, target, rows), torch.split(indices, rows), strict=True)
-            return _joined([self._block(batch, classes, block) for (batch, classes), block in blocks])
+            blocks = method.blocks(test, target, rows)
+            method.ensure_fitted()
+            propagation = Propagation(method.extractor, self.composite, owner)
+            balances: list[SideBalance] = []
+            pairs = [
+                self._block(*block, rows_of, propagation, balances)
+                for block, rows_of in zip(blocks, torch.split(indices, rows), strict=True)
+            ]
+        warn_unless_conserved(balances, propagation.with_biases, stacklevel=2)
+        return _joined(pairs)
 
-    def _block(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> RelevantPairs:
-        """The pairs of one block of test inputs."""
-        method, k = self.data_attribution, train_indices.shape[1]
+    def _block(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        train_indices: Tensor,
+        propagation: Propagation,
+        balances: list[SideBalance],
+    ) -> RelevantPairs:
+        """The pairs of one block of test inputs; the balance of both sides is appended to ``balances``."""
+        method, k = self.method, train_indices.shape[1]
         with torch.no_grad():
             features, _ = method.extract(inputs)
             shares = method.feature_shares(features, target, train_indices)
             intercept_share = method.kernel_offset_ * method.coefficients(train_indices, target)
         attribution = shares.sum(dim=2) + intercept_share
         train_inputs = method.training_inputs(train_indices)
-        of_test, of_train = (
-            self._relevance(side, shares) for side in (inputs.repeat_interleave(k, dim=0), train_inputs)
-        )
-        sums = torch.stack([side.flatten(start_dim=2).sum(dim=2) for side in (of_test, of_train)], dim=2)
+        sides = [
+            self._relevance(side, shares, propagation) for side in (inputs.repeat_interleave(k, dim=0), train_inputs)
+        ]
+        balances += [balance for _, balance in sides]
+        sums = torch.stack([balance.arrived.reshape(-1, k) for _, balance in sides], dim=2)
         conservation = torch.where(attribution[:, :, None] == 0, torch.nan, sums / attribution[:, :, None])
+        (of_test, _), (of_train, _) = sides
         return RelevantPairs(of_test, of_train, attribution, train_indices, target, intercept_share, conservation)
 
-    def _relevance(self, inputs: Tensor, shares: Tensor) -> Tensor:
+    def _relevance(self, inputs: Tensor, shares: Tensor, propagation: Propagation) -> tuple[Tensor, SideBalance]:
         """Relevance (n, k, *input_shape) of inputs (n·k, *input_shape), one for each row of the shares (n, k, ·)."""
-        if not inputs.is_floating_point():
-            raise InvalidTypeError("inputs", type(self).__name__, "floating to be differentiated", str(inputs.dtype))
         starts = shares.flatten(end_dim=1)
-        parts = zip(torch.split(inputs, self.batch_size), torch.split(starts, self.batch_size), strict=True)
-        relevance = torch.cat([self._pass(part, start) for part, start in parts])
-        return relevance.reshape(*shares.shape[:2], *relevance.shape[1:])
+        relevance, inactive = [], []
 
-    def _pass(self, inputs: Tensor, start: Tensor) -> Tensor:
-        """One pass of LRP."""
-        return propagate(self.data_attribution._extractor, inputs, lambda _: start, self.composite)
+        def start(phi: Tensor, part: Tensor) -> Tensor:
+            inactive.append((part.abs() * (phi == 0)).sum(dim=1))
+            return part
+
+        parts = zip(torch.split(inputs, self.batch_size), torch.split(starts, self.batch_size), strict=True)
+        for batch, part in parts:
+            relevance.append(propagation(batch, partial(start, part=part)))
+        maps = torch.cat(relevance)
+        arrived = maps.flatten(start_dim=1).sum(dim=1)
+        balance = SideBalance(starts.sum(dim=1), starts.abs().sum(dim=1), torch.cat(inactive), arrived)
+        return maps.reshape(*shares.shape[:2], *maps.shape[1:]), balance
 
     def _checked_indices(self, train_indices: object, n_test: int) -> Tensor:
         """Training points as (n_test, k) on the device, or the package's error."""
-        method, owner = self.data_attribution, type(self).__name__
+        method, owner = self.method, type(self).__name__
         indices = torch.as_tensor(train_indices, device=method.device)
         if indices.is_floating_point() or indices.dtype == torch.bool:
             raise InvalidTypeError("train_indices", owner, "integers", str(indices.dtype))

@@ -6,24 +6,28 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 from zennit.core import Composite
 
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
+from dualview_plugin.attribution.targets import Target
+from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError
 from dualview_plugin.lrp.composites import as_composite
+from dualview_plugin.lrp.propagation import Propagation
 
 
 class SurrogateRelevance:
     """LRP of the attribution summed over all training points, as an explanation function for Quantus.
 
-    Where :meth:`DualView.__call__` gives gradient × input for the strongest proponents, this gives the evidence of all
-    training points for the class, ``input_attribution(…, composite=composite)``. Quantus' own metrics score it beside
-    saliency maps.
+    Summed over all training points the attribution is the surrogate's logit ⟨w_c, φ(x)⟩ + b_c. Relevance starts at each
+    unit's own share w_cm φ_m(x); an intercept b_c belongs to no feature and has no share. Quantus' own metrics score
+    the map beside saliency maps.
 
     Args:
-        attribution: a method with a feature kernel: DualView or RepresenterPoints.
+        method: a method with a feature kernel: DualView or RepresenterPoints.
         composite: a composite of Zennit or the name of one, as for :class:`PairwiseRelevance`.
 
     Raises:
@@ -31,16 +35,30 @@ class SurrogateRelevance:
         InvalidValueError: Zennit has no composite of this name.
     """
 
-    def __init__(self, attribution: FeatureKernelAttribution, composite: Composite | str = "epsilon_plus_flat") -> None:
+    def __init__(self, method: FeatureKernelAttribution, composite: Composite | str = "epsilon_plus_flat") -> None:
         owner = type(self).__name__
-        if not isinstance(attribution, FeatureKernelAttribution):
+        if not isinstance(method, FeatureKernelAttribution):
             constraint = "a method with a feature kernel (DualView, RepresenterPoints), which has a surrogate"
-            raise InvalidTypeError("attribution", owner, constraint, type(attribution).__name__)
-        self.data_attribution = attribution
-        self.composite = as_composite(composite, attribution.model, owner)
+            raise InvalidTypeError("method", owner, constraint, type(method).__name__)
+        self.method = method
+        self.composite = as_composite(composite, method.model, owner)
+
+    def attribute(self, inputs: Inputs, target: Target = None) -> Tensor:
+        """The map of each input, the shape of the inputs, signed.
+
+        Args:
+            inputs: (n_test, …), floating: a tensor, an array, or a DataLoader that does not shuffle.
+            target: the explained class: one for all test points or one for each; None: the network's decision.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: as of :meth:`PairwiseRelevance.attribute`.
+
+        Cost: one pass of LRP for each batch.
+        """
+        return self._maps(self.method, inputs, target)
 
     def __call__(self, model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
-        """The map of each input as an array shaped like the inputs.
+        """Quantus' protocol: the map of each input as an array shaped like the inputs.
 
         Args:
             model: the network to explain; if its weights are others, the method is fitted to it first.
@@ -49,6 +67,18 @@ class SurrogateRelevance:
         """
         if no_metric_reads_maps():
             return unread_map(inputs)
-        method = self.data_attribution.for_model(network_of(model))
-        relevance = partial(method.input_attribution, composite=self.composite)
-        return map_as_array(relevance, inputs, targets, type(self).__name__)
+        maps = partial(self._maps, self.method.for_model(network_of(model)))
+        return map_as_array(maps, inputs, targets, type(self).__name__)
+
+    def _maps(self, method: FeatureKernelAttribution, inputs: Inputs, target: Target) -> Tensor:
+        """The maps of a method, fitted if it was not."""
+        with method.visit():
+            blocks = method.blocks(inputs, target)
+            method.ensure_fitted()
+            relevance = Propagation(method.extractor, self.composite, type(self).__name__)
+            return torch.cat([relevance(batch, partial(_logit_shares, method, classes)) for batch, classes in blocks])
+
+
+def _logit_shares(method: FeatureKernelAttribution, target: Tensor, features: Tensor) -> Tensor:
+    """w_cm φ_m(x), what each feature contributes to the surrogate's logit of its class, (n, n_features)."""
+    return method.surrogate_weight_[target] * method.transform_features(features)

@@ -1,0 +1,157 @@
+"""Relevance from the penultimate features back to the input, by whatever rules a composite puts into the network."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from zennit.core import BasicHook, Composite, RemovableHandleList
+
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.features import FeatureExtractor
+from dualview_plugin.lrp.canonizers import layer_run
+from dualview_plugin.lrp.conservation import biases_take_part
+from dualview_plugin.lrp.module_calls import nodes_of, recorded_calls, rule_of, set_rules_aside
+from dualview_plugin.lrp.plain_weights import plain_weights
+from dualview_plugin.lrp.same_function import N_PROBES, recorded_outputs, relative_difference, responsible_layers
+from dualview_plugin.lrp.uncovered import RelevanceGraph, refuse_layers_without_a_rule, warn_of_uncovered_places
+from dualview_plugin.network import guest, restored
+
+
+def propagate(
+    extractor: FeatureExtractor, inputs: Tensor, start: Callable[[Tensor], Tensor], composite: Composite
+) -> Tensor:
+    """One pass of :class:`Propagation`, with its checks."""
+    return Propagation(extractor, composite, "propagate")(inputs, start)
+
+
+class Propagation:
+    """Passes of LRP through one network under one composite; the first one is checked.
+
+    The final layer's input is caught inside the graph, so that the network need not be cut in two, and the pass starts
+    there: neither the final layer nor anything behind it takes part.
+
+    Args:
+        extractor: of the network; it is as before after every pass, also after an error.
+        composite: a copy of it is registered on the network for each pass. Rules that the user has registered are set
+            aside meanwhile.
+        owner: the class that asks, for error messages.
+
+    Attributes:
+        with_biases: whether biases absorb relevance under the composite; known after the first pass.
+
+    Cost: for each pass one forward and one backward pass, where most rules repeat each layer's forward pass; for the
+    first one also a forward pass of two samples.
+    """
+
+    def __init__(self, extractor: FeatureExtractor, composite: Composite, owner: str) -> None:
+        self.extractor, self.composite, self.owner = extractor, composite, owner
+        self.with_biases = False
+        self._checked = False
+
+    def __call__(self, inputs: Tensor, start: Callable[[Tensor], Tensor]) -> Tensor:
+        """Relevance of the inputs: what the backward pass carries from the penultimate features.
+
+        Args:
+            inputs: (n, …), floating.
+            start: from penultimate features (n, n_features) to their relevance, same shape.
+
+        Returns:
+            The inputs' shape, signed.
+
+        Raises:
+            InvalidTypeError: inputs that are not floating.
+            InvalidValueError: the composite changes what the network computes, or a layer has no rule.
+
+        Warns:
+            ConservationWarning: the network does something that no rule sees.
+        """
+        if not inputs.is_floating_point():
+            raise InvalidTypeError("inputs", self.owner, "floating to be differentiated", str(inputs.dtype))
+        model = self.extractor.model
+        with guest(model), restored(model), plain_weights(model, self.owner):
+            set_rules_aside(model)
+            return self._pass(inputs, start)
+
+    def _pass(self, inputs: Tensor, start: Callable[[Tensor], Tensor]) -> Tensor:
+        """The pass on a prepared network."""
+        plain = None if self._checked else self._plain(inputs[:N_PROBES])
+        point = inputs.detach().clone().requires_grad_()
+        with _registered(self.composite, self.extractor.model), torch.enable_grad():
+            with recorded_calls(self.extractor.model) as calls:
+                features, _ = self.extractor(point)
+            graph = RelevanceGraph.between(features, point)
+            if plain is not None:
+                refuse_layers_without_a_rule(graph, calls, self.owner)
+                self._refuse_another_function(inputs[:N_PROBES], features[:N_PROBES].detach(), *plain)
+                warn_of_uncovered_places(graph, calls, stacklevel=5)
+                self.with_biases = biases_take_part(calls)
+                self._checked = True
+            _unmerge_shared_outputs(graph)
+            start_relevance = start(features.detach()).to(features)
+            (relevance,) = torch.autograd.grad(features, point, grad_outputs=start_relevance)
+        return relevance.detach()
+
+    @torch.no_grad()
+    def _plain(self, inputs: Tensor) -> tuple[Tensor, dict[Any, Tensor]]:
+        """The features without the composite, and the outputs of all modules."""
+        with recorded_outputs(self.extractor.model) as outputs:
+            features, _ = self.extractor(inputs)
+        return features, outputs
+
+    @torch.no_grad()
+    def _refuse_another_function(
+        self, inputs: Tensor, found: Tensor, expected: Tensor, without: dict[Any, Tensor]
+    ) -> None:
+        """Raise if the features under the composite differ; one more pass then finds the layers that do."""
+        error = relative_difference(found, expected)
+        if error:
+            with recorded_outputs(self.extractor.model) as with_rules:
+                self.extractor(inputs)
+            constraint = "such that the network computes under it what it computes without it"
+            layers = responsible_layers(with_rules, without)
+            got = f"features off by {error:.2g} of their largest value; the first layers that differ: {layers}"
+            raise InvalidValueError("composite", self.owner, constraint, got)
+
+
+@contextmanager
+def _registered(composite: Composite, model: nn.Module) -> Iterator[None]:
+    """A copy of the composite on the model; afterwards the model is as before, even if a canonizer failed half-way.
+
+    A copy, since a composite that the user has registered forgets that when it is registered again.
+    """
+    own = copy.copy(composite)
+    own.handles, own.hook_refs = RemovableHandleList(), weakref.WeakSet()
+    with restored(model):
+        try:
+            own.register(model)
+            _keep_the_input_of_each_run(model)
+            yield
+        finally:
+            own.remove()
+
+
+def _keep_the_input_of_each_run(model: nn.Module) -> None:
+    """Give a rule the input of the run that the backward pass is at; Zennit's rules know that of the last run only."""
+    for module in model.modules():
+        rule = rule_of(module)
+        if isinstance(rule, BasicHook):
+
+            def keep(_: nn.Module, args: Any, output: Any, rule: Any = rule) -> None:
+                for node in nodes_of(output):
+                    node.register_hook(lambda *_: rule.stored_tensors.update(input=args))
+
+            module.register_forward_hook(keep)
+
+
+def _unmerge_shared_outputs(graph: RelevanceGraph) -> None:
+    """Merge no batch norm into a layer whose output something else takes too."""
+    for node in graph.nodes:
+        run = layer_run(node)
+        if run is not None and len(graph.users[node]) > 1:
+            run.norms.clear()

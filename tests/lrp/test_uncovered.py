@@ -1,0 +1,106 @@
+"""What no rule of LRP sees is refused or named; what hands relevance on as it is gives no warning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+from zennit.core import Composite
+
+from dualview_plugin.attribution import RepresenterPoints
+from dualview_plugin.errors import ConservationWarning, InvalidValueError
+from dualview_plugin.lrp import PairwiseRelevance
+from tests.lrp.wired_nets import N_CHANNELS, Wired, X, conv, maps, norm, plain_rules
+
+Wiring = Callable[[Wired, Tensor], Tensor]
+NAMED: dict[str, tuple[Wiring, str]] = {
+    "product": (lambda net, x: net["conv1"](x) * net["conv2"](x), r"multiplies branches in 1 place.* \(Mul\)"),
+    "quotient": (lambda net, x: net["conv1"](x) / (9 + net["conv2"](x)), r"multiplies branches in 1 place.* \(Div\)"),
+    "square": (lambda net, x: net["conv1"](x) ** 2, "computes Pow"),
+    "addcmul": (
+        lambda net, x: torch.addcmul(net["conv1"](x), net["conv2"](x), torch.ones(1, dtype=x.dtype)),
+        r"multiplies branches .*\(Addcmul\)",
+    ),
+    "matmul": (lambda net, x: net["conv1"](x) @ net["conv2"](x).mT, r"multiplies branches .*\(Bmm\)"),
+    "softmax": (lambda net, x: net["conv1"](x).softmax(dim=1), "computes Softmax"),
+    "attention": (lambda net, x: F.scaled_dot_product_attention(*[net["conv1"](x)] * 3), "multiplies branches"),
+    "gelu": (lambda net, x: F.gelu(net["conv1"](x)), "computes Gelu"),
+    "group norm": (lambda net, x: net["group"](net["conv1"](x)), "computes NativeGroupNorm .* in 'group'"),
+    "layer norm": (lambda net, x: F.layer_norm(net["conv1"](x), (7,)), "computes NativeLayerNorm"),
+    "instance norm": (lambda net, x: net["instance"](net["conv1"](x)), "computes NativeBatchNorm .* in 'instance'"),
+    "bare sum": (lambda net, x: net["conv1"](x) + net["conv2"](x), "adds branches in 1 place"),
+    "sum of positions": (lambda net, x: net["conv1"](x).sum(dim=2, keepdim=True), "computes Sum"),
+    "normalised inputs": (lambda net, x: net["conv1"]((x - 0.5) / 0.2), r"multiplies by constants in 1 place.*\(Div\)"),
+    "functional convolution": (lambda net, x: F.conv2d(x, net["conv1"].weight), "computes Convolution"),
+    "reflection": (lambda net, x: 1 - net["conv1"](x), "computes Rsub"),
+}
+HANDED_ON: dict[str, Wiring] = {
+    "relu": lambda net, x: torch.relu(net["conv1"](x)),
+    "relu in place": lambda net, x: torch.relu_(net["conv1"](x)),
+    "pooling": lambda net, x: F.max_pool2d(F.avg_pool2d(net["conv1"](x), 2), 2),
+    "concatenation": lambda net, x: torch.cat([net["conv1"](x), net["conv2"](x)], dim=2),
+    "views": lambda net, x: net["conv1"](x).flatten(2).transpose(1, 2).mT[:, :, None, ::2],
+    "shift": lambda net, x: net["conv1"](x - 0.5) + 1,
+    "dropout": lambda net, x: nn.Dropout(0.5).eval()(net["conv1"](x)),
+}
+
+
+def wired(wiring: Wiring) -> Wired:
+    layers = {"group": nn.GroupNorm(2, N_CHANNELS), "instance": nn.InstanceNorm2d(N_CHANNELS)}
+    return Wired(wiring, {"conv1": conv(), "conv2": conv(), **layers})
+
+
+@pytest.mark.filterwarnings("ignore:the network:dualview_plugin.errors.ConservationWarning")
+@pytest.mark.parametrize(("wiring", "message"), NAMED.values(), ids=NAMED)
+def test_places_without_a_rule_are_named(wiring: Wiring, message: str) -> None:
+    with pytest.warns(ConservationWarning, match=message):
+        maps(wired(wiring), plain_rules())
+
+
+@pytest.mark.parametrize("wiring", HANDED_ON.values(), ids=HANDED_ON)
+def test_places_that_hand_relevance_on_are_not_named(wiring: Wiring) -> None:
+    maps(wired(wiring), plain_rules())
+
+
+def test_without_any_rule_it_is_the_gradient_and_nothing_to_warn_of() -> None:
+    maps(wired(NAMED["product"][0]), Composite())
+
+
+def test_attention_is_refused_by_name() -> None:
+    net = nn.Sequential(nn.Flatten(2), nn.Linear(7, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+    net.extend([nn.Flatten(), nn.Linear(11 * 8, 3)]).double()
+    with pytest.raises(InvalidValueError, match=r"model of propagate must be without attention.* '2.self_attn'"):
+        maps(net, layer="4", x=X[:, 0])
+
+
+def test_batch_norms_that_take_statistics_of_the_batch_are_refused() -> None:
+    layers = {"conv1": conv(), "norm1": nn.BatchNorm2d(N_CHANNELS, track_running_stats=False)}
+    net = Wired(lambda net, x: net["norm1"](net["conv1"](x)), layers)
+    with pytest.raises(InvalidValueError, match=r"keep running statistics .* got layer 'norm1' \(BatchNorm2d\)"):
+        maps(net)
+
+
+def pairs(net: Wired) -> PairwiseRelevance:
+    train = TensorDataset(X, torch.arange(len(X)) % 3)
+    return PairwiseRelevance(RepresenterPoints(net, "fc", train, show_progress=False), plain_rules())
+
+
+def test_relevance_that_vanishes_is_reported_with_figures() -> None:
+    net = Wired(
+        lambda net, x: torch.relu(net["norm1"](torch.relu(net["conv1"](x)))), {"conv1": conv(), "norm1": norm()}
+    )
+    nn.init.constant_(net["conv1"].weight, -1.0)  # behind the norm all features come from its shift
+    nn.init.constant_(net["norm1"].bias, 3.0)
+    with pytest.warns(ConservationWarning, match=r"not conserved in 4 of 4 heatmaps: .* times what started"):
+        pairs(net).attribute(X[:2], k=1)
+
+
+def test_relevance_that_is_conserved_is_not_reported() -> None:
+    net = wired(HANDED_ON["relu"])
+    nn.init.uniform_(net["conv1"].weight)
+    found = pairs(net).attribute(X[:2], k=2)
+    torch.testing.assert_close(found.conservation, torch.ones_like(found.conservation), rtol=0, atol=0.05)
