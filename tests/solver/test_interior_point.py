@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.solver import active_set, central_path, path_following, solve_crammer_singer
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.interior_point import Trail, without_noise
-from dualview_plugin.solver.monitor import Monitor
-from dualview_plugin.solver.path_following import PathFollower, PathPoint
+from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior import central_path
+from dualview_plugin.solver.interior import predictor_corrector as path_following
+from dualview_plugin.solver.interior.interior_point import Trail, without_noise
+from dualview_plugin.solver.interior.predictor_corrector import PathFollower, PathPoint
 from dualview_plugin.solver.problem import make_problem
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening import active_set
+from dualview_plugin.solver.screening.monitor import Monitor
 from tests.solver.crammer_singer_oracle import assert_certified, blobs, crowded
 
 C = 0.7

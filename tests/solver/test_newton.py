@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualview_plugin.solver import newton_system, solve_crammer_singer
-from dualview_plugin.solver.face_step import step_on_the_face
-from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.newton import newton_system
+from dualview_plugin.solver.newton.face_step import step_on_the_face
+from dualview_plugin.solver.newton.free_face import FreeFace
 
 N_TRAIN, N_FEATURES, C = 23, 7, 0.7
 

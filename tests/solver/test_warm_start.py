@@ -7,8 +7,8 @@ import pytest
 
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.dual.warm_start import warm_state
 from dualview_plugin.solver.problem import make_problem
-from dualview_plugin.solver.warm_start import warm_state
 from tests.solver.crammer_singer_oracle import assert_certified, assert_feasible, blobs
 
 FEATURES, LABELS = blobs(203, 7, 5)

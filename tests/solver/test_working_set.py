@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
 from dualview_plugin.solver.problem import CrammerSingerProblem, make_problem
-from dualview_plugin.solver.simplex_state import SimplexState
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from dualview_plugin.solver.compiled import compiled
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import largest_gradient, scores_in_blocks
+from dualview_plugin.solver.screening.screen import largest_gradient, scores_in_blocks
 
 _NUMBERS_PER_BLOCK = 2_000_000  # features of a block of support rows
 

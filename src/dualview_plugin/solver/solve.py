@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.errors import ConvergenceWarning, InvalidValueError
-from dualview_plugin.solver.active_set import ActiveSetSolver
-from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, Trail
-from dualview_plugin.solver.monitor import Callback, Monitor
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.warm_start import warm_state
+from dualview_plugin.solver.interior.interior_point import LARGEST_WEIGHT, Trail
 from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem, make_problem
 from dualview_plugin.solver.quadratic_program import solve_quadratic_program
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening.active_set import ActiveSetSolver
+from dualview_plugin.solver.screening.monitor import Callback, Monitor
 from dualview_plugin.solver.solution import CrammerSingerSolution, certify
-from dualview_plugin.solver.warm_start import warm_state
 from dualview_plugin.validation import check_integer, check_option, check_positive
 
 METHODS = ("auto", "cd", "newton", "interior", "qp")

@@ -10,14 +10,15 @@ from itertools import count
 
 import numpy as np
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet, descend_until, first_epoch
-from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, InteriorPoint, Trail
-from dualview_plugin.solver.monitor import Monitor
-from dualview_plugin.solver.path_following import PathPoint
+from dualview_plugin.solver.descent.coordinate_descent import descend_until, first_epoch
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior.interior_point import LARGEST_WEIGHT, InteriorPoint, Trail
+from dualview_plugin.solver.interior.predictor_corrector import PathPoint
+from dualview_plugin.solver.newton.semismooth_newton import SemismoothNewton
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import NEW_CLASSES, ScreenResult, entry_threshold, screen
-from dualview_plugin.solver.semismooth_newton import SemismoothNewton
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening.monitor import Monitor
+from dualview_plugin.solver.screening.screen import NEW_CLASSES, ScreenResult, entry_threshold, screen
 
 _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spare
 _INNER_SHARE = 0.1  # the working set is solved to this share of the global gap, and

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.solver.dual.simplex_state import SimplexState
 from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem
-from dualview_plugin.solver.simplex_state import SimplexState
 from dualview_plugin.solver.solution import CrammerSingerSolution
 
 AT_BOUND = 1 - 1e-9  # share of C from which on a multiplier counts as at its bound

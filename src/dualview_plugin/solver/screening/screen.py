@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
+from dualview_plugin.solver.dual.simplex_state import SimplexState
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.simplex_state import SimplexState
 
 NEW_CLASSES = 4  # at most so many enter the list of a point in one screen
 _NUMBERS_PER_BLOCK = 200_000  # features and scores of a block of rows, few enough for the cache of a core

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 
-from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.newton_system import solve_shifted
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.linear.cholesky import solve_shifted
+from dualview_plugin.solver.newton.free_face import FreeFace
 
 _RIDGE = 1e-10  # of the mean diagonal: duplicate points make the system singular
 _VANISHED = 1e-15  # of C

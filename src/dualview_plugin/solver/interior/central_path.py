@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.solver.laplacian_system import number_of_pair
+from dualview_plugin.solver.linear.laplacian_system import number_of_pair
 
 _NEWTON_STEPS = 60
 _ADMITTED = 1e-2  # share of C that a new class gets at most

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.solver.dual.warm_start import AT_BOUND
 from dualview_plugin.solver.solution import CrammerSingerSolution
 from dualview_plugin.solver.solve import solve_along
-from dualview_plugin.solver.warm_start import AT_BOUND
 from dualview_plugin.validation import check_positive
 
 _HARD = 20.0  # C · mean ‖φ_i‖² from which on warm starts were slower: measured on MNIST's penultimate features

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.solver.laplacian_system import Edges, number_of_pair
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.linear.laplacian_system import Edges, number_of_pair
 
 _DENSE_CLASSES = 64  # up to here U is handled as a dense matrix by BLAS
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.face_step import step_on_the_face
-from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.newton_system import LARGEST_FACTOR, newton_direction
-from dualview_plugin.solver.proximal_point import loss_of_active, proximal_step, scores_of_active, slope_of_loss
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.newton.face_step import step_on_the_face
+from dualview_plugin.solver.newton.free_face import FreeFace
+from dualview_plugin.solver.newton.newton_system import LARGEST_FACTOR, newton_direction
+from dualview_plugin.solver.newton.proximal_point import loss_of_active, proximal_step, scores_of_active, slope_of_loss
 
 _ACCEPT = 0.1  # η above
 _NEWTON_STEPS = 12

@@ -15,63 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
+from dualview_plugin.solver.dual.simplex_projection import project_onto_simplex
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import scan
-from dualview_plugin.solver.simplex_projection import project_onto_simplex
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening.screen import scan
 
 _SHUFFLE_ROWS = 8  # rows that stay together in a shuffle, for the cache
 _RELAXATION = 1.6  # below 2 the dual rises: a point's Hessian is ‖φ_i‖² times the identity
 _SHRUNK_PASSES = 8
 _SHRINK_SHARE = 0.1  # points with less than this share of their part of the target are left out
-
-
-class WorkingSet:
-    """Copies of some points, on which the inner solvers work, and W."""
-
-    def __init__(
-        self, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64], rows: NDArray[np.int64]
-    ) -> None:
-        self.rows, self.weight = rows, weight
-        self.features = problem.features[rows] if len(rows) < problem.n_train else problem.features
-        self.squared_norms = problem.squared_norms[rows]
-        self.state = state.take(rows)
-
-    @classmethod
-    def of_competing(
-        cls, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64]
-    ) -> WorkingSet:
-        """All points with more than one active class."""
-        return cls(problem, state, weight, state.competing)
-
-    def follow(self, state: SimplexState) -> bool:
-        """Takes the lists of its points anew, if these still are the ones with more than one active class."""
-        if not np.array_equal(state.competing, self.rows):
-            return False
-        self.state = state.take(self.rows)
-        return True
-
-    @property
-    def size(self) -> int:
-        """The number of points."""
-        return len(self.rows)
-
-    def descend(self, order: NDArray[np.int64], threshold: float) -> tuple[NDArray[np.int64], float]:
-        """One pass in the given order. Returns the points whose local gap exceeded the threshold, and the total gap."""
-        state, kept = self.state, np.empty_like(order)
-        n_kept, gap = descend_once(
-            self.features,
-            self.squared_norms,
-            state.classes,
-            state.beta,
-            state.count,
-            state.C,
-            self.weight,
-            order,
-            threshold,
-            kept,
-        )
-        return np.sort(kept[:n_kept]), gap
 
 
 def descend_until(
@@ -90,7 +43,7 @@ def descend_until(
     passes, everyone = 0.0, np.arange(working.size)
     while True:
         threshold = _SHRINK_SHARE * target / max(1, working.size)
-        kept, gap = working.descend(shuffled(everyone, rng), threshold)
+        kept, gap = descend(working, shuffled(everyone, rng), threshold)
         if passes == 0 and impatience:
             target = min(target, impatience * gap)
         passes += 1
@@ -98,7 +51,7 @@ def descend_until(
             return gap
         for _ in range(_SHRUNK_PASSES):
             passes += len(kept) / working.size
-            kept, gap_of_kept = working.descend(shuffled(kept, rng), threshold)
+            kept, gap_of_kept = descend(working, shuffled(kept, rng), threshold)
             if gap_of_kept <= 0.5 * target or not len(kept):
                 break
 
@@ -133,6 +86,24 @@ def first_epoch(
             )
         if expired():
             return
+
+
+def descend(working: WorkingSet, order: NDArray[np.int64], threshold: float) -> tuple[NDArray[np.int64], float]:
+    """One pass in the given order. Returns the points whose local gap exceeded the threshold, and the total gap."""
+    state, kept = working.state, np.empty_like(order)
+    n_kept, gap = descend_once(
+        working.features,
+        working.squared_norms,
+        state.classes,
+        state.beta,
+        state.count,
+        state.C,
+        working.weight,
+        order,
+        threshold,
+        kept,
+    )
+    return np.sort(kept[:n_kept]), gap
 
 
 def shuffled(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

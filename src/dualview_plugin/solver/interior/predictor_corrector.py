@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve
 
-from dualview_plugin.solver import central_path as path
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.laplacian_system import Edges, laplacian_system
-from dualview_plugin.solver.newton_system import factor_of_shifted
-from dualview_plugin.solver.proximal_point import loss_of_active, scores_of_active
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior import central_path as path
+from dualview_plugin.solver.linear.cholesky import factor_of_shifted
+from dualview_plugin.solver.linear.laplacian_system import Edges, laplacian_system
+from dualview_plugin.solver.newton.proximal_point import loss_of_active, scores_of_active
 
 _STEPS = 100
 _TO_BOUNDARY = 0.995  # share of the longest step that is taken

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.solver.simplex_projection import project_onto_simplex, simplex_threshold
+from dualview_plugin.solver.dual.simplex_projection import project_onto_simplex, simplex_threshold
 
 
 @compiled

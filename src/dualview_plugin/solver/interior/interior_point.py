@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.monitor import Monitor
-from dualview_plugin.solver.path_following import PathFollower, PathPoint
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior.predictor_corrector import PathFollower, PathPoint
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import NEW_CLASSES, entry_threshold, screen
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening.monitor import Monitor
+from dualview_plugin.solver.screening.screen import NEW_CLASSES, entry_threshold, screen
 
 LARGEST_WEIGHT = 6000  # n_classes · n_features up to which the matrix of a step is formed
 _ROUNDS = 20
