@@ -34,7 +34,7 @@ def test_the_solution_itself_is_accepted_at_once():
 @pytest.mark.parametrize("C", [1e-4, 0.1, 10.0])
 def test_state_is_feasible_at_any_c(C):
     first = solve_crammer_singer(FEATURES, LABELS, 0.1)
-    state = warm_state(make_problem(FEATURES, LABELS, C), first)
+    state = warm_state(make_problem(FEATURES, LABELS, C), first.support, first.sparse_dual_coef, first.C)
     support, alpha = state.dual_coefficients(5)
     assert_feasible(alpha.toarray(), LABELS[support], C)
     np.testing.assert_allclose(state.beta.sum(axis=1), C)

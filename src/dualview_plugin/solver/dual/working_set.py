@@ -18,7 +18,8 @@ class WorkingSet:
         self.rows, self.weight = rows, weight
         self.features = problem.features[rows] if len(rows) < problem.n_train else problem.features
         self.squared_norms = problem.squared_norms[rows]
-        self.state = state.take(rows)
+        self.class_scale = problem.class_scale
+        self.state = state.subset(rows)
 
     @classmethod
     def of_competing(
@@ -27,11 +28,11 @@ class WorkingSet:
         """All points with more than one active class."""
         return cls(problem, state, weight, state.competing)
 
-    def follow(self, state: SimplexState) -> bool:
+    def refresh(self, state: SimplexState) -> bool:
         """Takes the lists of its points anew, if these still are the ones with more than one active class."""
         if not np.array_equal(state.competing, self.rows):
             return False
-        self.state = state.take(self.rows)
+        self.state = state.subset(self.rows)
         return True
 
     @property

@@ -142,24 +142,6 @@ def longest_step(values: NDArray[np.float64], change: NDArray[np.float64], count
 
 
 @compiled
-def add_outer(
-    features: NDArray[np.floating],
-    classes: NDArray[np.int32],
-    count: NDArray[np.int32],
-    values: NDArray[np.float64],
-    weight: NDArray[np.float64],
-) -> None:
-    """Adds Σ_i values_i φ_iᵀ to the weight."""
-    for i in range(features.shape[0]):
-        for a in range(count[i]):
-            value = values[i, a]
-            if value != 0.0:
-                w = weight[classes[i, a]]
-                for j in range(features.shape[1]):
-                    w[j] += value * features[i, j]
-
-
-@compiled
 def list_edges(
     classes: NDArray[np.int32],
     beta: NDArray[np.float64],

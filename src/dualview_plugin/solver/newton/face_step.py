@@ -29,7 +29,7 @@ def step_on_the_face(state: SimplexState, face: FreeFace, weight: NDArray[np.flo
     change = face.change_of_beta(v, state)
     shrinking = change < 0
     share = min(1.0, float(np.min(-state.beta[shrinking] / change[shrinking], initial=1.0)))
-    return share, SimplexState(state.classes, _moved(state, share * change), state.count, state.C)
+    return share, state.with_beta(_moved(state, share * change))
 
 
 def _moved(state: SimplexState, change: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -39,7 +39,7 @@ def _on_the_face(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) ->
 
 
 def _on_the_weights(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-    system = laplacian_system(face.features, face.edges(sigma), len(gradient))
+    system = laplacian_system(face.features, face.edges(sigma), face.class_scale)
     return np.asarray(-solve_shifted(system, gradient.ravel(), 1.0).reshape(gradient.shape))
 
 
