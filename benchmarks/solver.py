@@ -31,8 +31,10 @@ from benchmarks.memory import forget_peak, peak_mib
 from benchmarks.networks import PaperCNN
 from benchmarks.record import environment, write_json
 from benchmarks.training import Recipe, trained
-from dualview_plugin.solver import active_set, interior_point, solve_crammer_singer
+from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.interior import interior_point
 from dualview_plugin.solver.problem import make_problem
+from dualview_plugin.solver.screening import active_set
 from dualview_plugin.solver.solution import certify
 
 RESULTS = Path(__file__).parent / "results"

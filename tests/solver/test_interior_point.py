@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.solver import active_set, central_path, path_following, solve_crammer_singer
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.interior_point import Trail, without_noise
-from dualview_plugin.solver.monitor import Monitor
-from dualview_plugin.solver.path_following import PathFollower, PathPoint
+from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior import central_path
+from dualview_plugin.solver.interior import predictor_corrector as path_following
+from dualview_plugin.solver.interior.history import CentralPathHistory
+from dualview_plugin.solver.interior.interior_point import without_noise
+from dualview_plugin.solver.interior.predictor_corrector import CentralPathIterate, PathFollower
 from dualview_plugin.solver.problem import make_problem
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening import active_set
+from dualview_plugin.solver.screening.monitor import Monitor
 from tests.solver.crammer_singer_oracle import assert_certified, blobs, crowded
 
 C = 0.7
@@ -111,10 +115,10 @@ def test_the_longest_step_ends_at_the_boundary():
     assert central_path.longest_step(values, -np.abs(change) * 0, np.array([2, 3], np.int32)) == np.inf
 
 
-def test_a_run_reaches_any_gap_and_leaves_waypoints():
+def test_a_run_reaches_any_gap_and_leaves_kept_iterates():
     follower, _ = random_follower(np.random.default_rng(2))
     assert follower.follow(follower.central(follower.working.weight, 10.0), 1e-9)
-    gaps = [point.relative_gap for point in follower.waypoints]
+    gaps = [point.relative_gap for point in follower.kept_iterates]
     assert all(later <= 0.1 * earlier for earlier, later in pairwise(gaps))
     assert follower.point.relative_gap <= 1e-9
     np.testing.assert_allclose(follower._look(), 0, atol=1e-4)  # W − αᵀΦ
@@ -125,7 +129,7 @@ def test_a_point_is_continued_on_a_larger_working_set():
     follower, features = random_follower(np.random.default_rng(3))
     labels, state = follower.classes[:, 0].astype(np.int64), follower.working.state
     small = follower.working.rows[2:]
-    part = state.take(small)
+    part = state.subset(small)
     part.count[5] -= 1
     working = WorkingSet(
         make_problem(features, labels, C, n_classes=4), part, follower.working.weight, np.arange(len(small))
@@ -199,7 +203,7 @@ def test_a_run_that_is_stopped_loses_nothing():
     state = SimplexState.cold(labels, 10.0, 5)
     with Monitor(1e-6, 3, None, None, show_progress=False) as monitor:
         descent = active_set.ActiveSetSolver(problem, state, monitor, method="cd", seed=0)
-        descent.solve()
+        descent.solve(None)
     kept = state.beta.copy()
     with Monitor(1e-6, 100, 1e-9, None, show_progress=False) as monitor:
         active_set.InteriorPoint(problem, state, monitor).solve(descent.weight, descent.result.gap)
@@ -210,9 +214,10 @@ def test_a_trail_starts_from_the_tightest_point_whose_gap_outweighs_what_scaling
     """The scaled point keeps W, β / C and the slacks; its W − αᵀΦ adds ½ (scale − 1)² ‖W‖² to the gap."""
     rows, weight = np.arange(2), np.ones((2, 3))
     points = [
-        PathPoint(weight, np.full((2, 2), C / 2), np.ones(2), rows, mu=mu, relative_gap=mu) for mu in (1.0, 1e-2, 1e-4)
+        CentralPathIterate(weight, np.full((2, 2), C / 2), np.ones(2), rows, mu=mu, relative_gap=mu)
+        for mu in (1.0, 1e-2, 1e-4)
     ]
-    trail = Trail(np.array([[0, 1], [1, 0]], np.int32), np.array([2, 2], np.int32), C, points)
+    trail = CentralPathHistory(np.array([[0, 1], [1, 0]], np.int32), np.array([2, 2], np.int32), C, points)
     for scale, mu in ((1.001, 1e-4), (1.1, 1e-2), (2.0, 1.0)):
         start = trail.start(scale * C)
         np.testing.assert_allclose(start.mu, scale * mu)

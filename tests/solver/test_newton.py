@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualview_plugin.solver import newton_system, solve_crammer_singer
-from dualview_plugin.solver.face_step import step_on_the_face
-from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.newton import newton_system
+from dualview_plugin.solver.newton.face_step import step_on_the_face
+from dualview_plugin.solver.newton.free_face import FreeFace
 
 N_TRAIN, N_FEATURES, C = 23, 7, 0.7
 
@@ -37,7 +38,7 @@ def dense_directions(state: SimplexState, face: FreeFace, features: np.ndarray, 
 def test_the_basis_spans_the_changes_that_keep_the_sum(n_classes):
     rng = np.random.default_rng(0)
     state, features = random_state(n_classes, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
-    face = FreeFace.of(state, features, n_classes)
+    face = FreeFace.of(state, features, np.ones(n_classes))
     basis = face.basis.toarray()
     assert face.n_free == state.n_free > 0
     for i in range(N_TRAIN):
@@ -57,7 +58,7 @@ def test_the_basis_spans_the_changes_that_keep_the_sum(n_classes):
 def test_every_form_solves_the_dense_system(n_classes, form, tolerance, sigma):
     rng = np.random.default_rng(1)
     state, features = random_state(n_classes, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
-    face = FreeFace.of(state, features, n_classes)
+    face = FreeFace.of(state, features, np.ones(n_classes))
     a = dense_directions(state, face, features, n_classes)
     gradient = rng.normal(size=(n_classes, N_FEATURES))
     found = getattr(newton_system, form)(face, sigma, gradient)
@@ -85,13 +86,13 @@ def test_large_systems_are_solved_by_conjugate_gradients(monkeypatch):
 def test_a_full_step_makes_the_gradient_vanish_on_the_face():
     rng = np.random.default_rng(3)
     state, features = interior_state(rng), np.eye(5, N_FEATURES) + 0.1 * rng.normal(size=(5, N_FEATURES))
-    face = FreeFace.of(state, features, 3)
-    share, moved = step_on_the_face(state, face, state.weight(features, 3))
+    face = FreeFace.of(state, features, np.ones(3))
+    share, moved = step_on_the_face(state, face, state.weight(features, np.ones(3)))
     assert share == 1.0
-    weight = moved.weight(features, 3)
+    weight = moved.weight(features, np.ones(3))
     gradient = features @ weight.T + 1 - np.eye(3)[moved.classes[:, 0]]
     np.testing.assert_allclose(gradient - gradient.mean(axis=1, keepdims=True), 0, atol=1e-7)
-    assert moved.dual_objective(weight) > state.dual_objective(state.weight(features, 3))
+    assert moved.dual_objective(weight) > state.dual_objective(state.weight(features, np.ones(3)))
 
 
 def interior_state(rng: np.random.Generator) -> SimplexState:
@@ -108,13 +109,15 @@ def interior_state(rng: np.random.Generator) -> SimplexState:
 def test_a_step_stops_where_a_multiplier_would_turn_negative():
     rng = np.random.default_rng(4)
     state, features = random_state(4, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
-    face = FreeFace.of(state, features, 4)
-    share, moved = step_on_the_face(state, face, state.weight(features, 4))
+    face = FreeFace.of(state, features, np.ones(4))
+    share, moved = step_on_the_face(state, face, state.weight(features, np.ones(4)))
     assert 0 < share < 1
     assert moved.beta.min() == 0
     assert moved.n_free < state.n_free
     np.testing.assert_allclose(moved.beta.sum(axis=1), C, rtol=1e-12)
-    assert moved.dual_objective(moved.weight(features, 4)) >= state.dual_objective(state.weight(features, 4))
+    assert moved.dual_objective(moved.weight(features, np.ones(4))) >= state.dual_objective(
+        state.weight(features, np.ones(4))
+    )
 
 
 def test_auto_finishes_with_newton_where_the_face_is_small():

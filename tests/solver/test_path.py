@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.solver import path_following, solve_crammer_singer, solve_path
+from dualview_plugin.solver import solve_crammer_singer, solve_path
+from dualview_plugin.solver.interior import predictor_corrector as path_following
 from tests.solver.crammer_singer_oracle import assert_certified, blobs, crowded
 
 FEATURES, LABELS = blobs(149, 7, 5)

@@ -7,8 +7,8 @@ import pytest
 
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.solver import solve_crammer_singer
+from dualview_plugin.solver.dual.warm_start import warm_state
 from dualview_plugin.solver.problem import make_problem
-from dualview_plugin.solver.warm_start import warm_state
 from tests.solver.crammer_singer_oracle import assert_certified, assert_feasible, blobs
 
 FEATURES, LABELS = blobs(203, 7, 5)
@@ -34,7 +34,7 @@ def test_the_solution_itself_is_accepted_at_once():
 @pytest.mark.parametrize("C", [1e-4, 0.1, 10.0])
 def test_state_is_feasible_at_any_c(C):
     first = solve_crammer_singer(FEATURES, LABELS, 0.1)
-    state = warm_state(make_problem(FEATURES, LABELS, C), first)
+    state = warm_state(make_problem(FEATURES, LABELS, C), first.support, first.sparse_dual_coef, first.C)
     support, alpha = state.dual_coefficients(5)
     assert_feasible(alpha.toarray(), LABELS[support], C)
     np.testing.assert_allclose(state.beta.sum(axis=1), C)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
 from dualview_plugin.solver.problem import CrammerSingerProblem, make_problem
-from dualview_plugin.solver.simplex_state import SimplexState
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_it_keeps_its_features_and_takes_the_new_lists_while_the_same_points_com
     state.beta[4, :2] = 0.2, 0.3
     state.classes[1, 2], state.count[1] = 2, 3
 
-    assert working.follow(state)
+    assert working.refresh(state)
 
     np.testing.assert_array_equal(working.rows, [1, 4])
     assert working.features is features
@@ -45,6 +45,6 @@ def test_it_does_not_follow_other_points(problem: CrammerSingerProblem, state: S
     working = WorkingSet.of_competing(problem, state, np.zeros((3, 3)))
     state.classes[5, 1], state.count[5] = 0, 2
 
-    assert not working.follow(state)
+    assert not working.refresh(state)
     np.testing.assert_array_equal(working.rows, [1, 4])
     np.testing.assert_array_equal(working.state.count, [2, 2])

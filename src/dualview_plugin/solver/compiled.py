@@ -1,4 +1,4 @@
-"""One way to compile the solver's inner loops."""
+"""How the solver's inner loops are compiled."""
 
 from __future__ import annotations
 
@@ -14,8 +14,23 @@ _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def compiled(function: _Function) -> _Function:
-    """The function as machine code, kept on disk beside its source, so that only a machine's first run compiles.
+    """The function as machine code whose sums may be reordered.
 
-    No kernel starts threads of its own: numba's thread pools end a process that forks (as a DataLoader's workers do).
+    The code is stored on disk beside the source, so that only the first run on a machine compiles it. No kernel starts
+    threads: numba's thread pools end a process that forks (as the workers of a DataLoader do).
     """
-    return cast(_Function, njit(cache=True, nogil=True, fastmath=_FASTMATH)(function))
+    return _compiled(function, fastmath=_FASTMATH)
+
+
+def compiled_exactly(function: _Function) -> _Function:
+    """As ``compiled``, but every operation is rounded as it is written: for compensated sums."""
+    return _compiled(function, fastmath=False)
+
+
+def _compiled(function: _Function, *, fastmath: set[str] | bool) -> _Function:
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
+    try:
+        kernel = njit(cache=True, **options)(function)
+    except (RuntimeError, OSError):  # no folder for the cache can be written: every run compiles
+        kernel = njit(**options)(function)
+    return cast(_Function, kernel)

@@ -1,4 +1,4 @@
-"""The public door: one problem at one C."""
+"""``solve_crammer_singer``: one problem at one C."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from dualview_plugin.errors import ConvergenceWarning, InvalidValueError
-from dualview_plugin.solver.active_set import ActiveSetSolver
-from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, Trail
-from dualview_plugin.solver.monitor import Callback, Monitor
-from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem, make_problem
-from dualview_plugin.solver.quadratic_program import solve_quadratic_program
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.absent_classes import AbsentClasses
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.warm_start import check_same_data, warm_state
+from dualview_plugin.solver.interior.history import CentralPathHistory
+from dualview_plugin.solver.interior.interior_point import LARGEST_WEIGHT
+from dualview_plugin.solver.interior.predictor_corrector import CentralPathIterate
+from dualview_plugin.solver.options import SolverOptions
+from dualview_plugin.solver.problem import CrammerSingerProblem, make_problem
+from dualview_plugin.solver.screening.active_set import ActiveSetSolver
+from dualview_plugin.solver.screening.monitor import Callback, Monitor, StopReason
 from dualview_plugin.solver.solution import CrammerSingerSolution, certify
-from dualview_plugin.solver.warm_start import warm_state
-from dualview_plugin.validation import check_integer, check_option, check_positive
 
-METHODS = ("auto", "cd", "newton", "interior", "qp")
+_ADVICE: dict[StopReason, str] = {
+    "max_iter": "Raise max_iter to get closer.",
+    "time_limit": "Raise time_limit (or tol) to get closer.",
+    "callback": "The callback stopped it.",
+}
 
 
 def solve_crammer_singer(
@@ -91,85 +98,102 @@ def solve_crammer_singer(
         >>> bool(np.allclose(solution.weight, solution.dual_coef.T @ features[solution.support]))
         True
     """
-    return solve_along(
-        features,
-        labels,
-        C,
+    options = SolverOptions(
+        owner="solve_crammer_singer",
         n_classes=n_classes,
         tol=tol,
         max_iter=max_iter,
-        warm_start=warm_start,
         method=method,
         fit_intercept=fit_intercept,
-        callback=callback,
         time_limit=time_limit,
         show_progress=show_progress,
         seed=seed,
-    )[0]
+        callback=callback,
+    )
+    return solve_one(features, labels, C, options.checked(), warm_start=warm_start)[0]
 
 
-def solve_along(
+def solve_one(
     features: NDArray[np.floating],
     labels: NDArray[np.integer],
     C: float,
+    options: SolverOptions,
     *,
-    n_classes: int | None,
-    tol: float,
-    max_iter: int,
-    warm_start: CrammerSingerSolution | None,
-    method: str,
-    fit_intercept: bool,
-    time_limit: float | None,
-    show_progress: bool,
-    seed: int,
-    callback: Callback | None = None,
-    trail: Trail | None = None,
-) -> tuple[CrammerSingerSolution, Trail | None]:
-    """The solution, and the trail of the interior point if it was used; started from the trail of a smaller C, if any.
+    warm_start: CrammerSingerSolution | None = None,
+    history: CentralPathHistory | None = None,
+) -> tuple[CrammerSingerSolution, CentralPathHistory | None]:
+    """The solution, and the iterates of the interior point if it was used.
 
-    The other arguments are those of :func:`solve_crammer_singer`. A trail goes before a warm start.
+    With a ``history`` of a smaller C, an iterate of it is the start, if one fits; ``warm_start`` is then ignored.
     """
-    check_option(method, "method", OWNER, METHODS)
-    tol, max_iter = check_positive(tol, "tol", OWNER), check_integer(max_iter, "max_iter", OWNER)
-    seed = check_integer(seed, "seed", OWNER, minimum=0)
-    if time_limit is not None:
-        time_limit = check_positive(time_limit, "time_limit", OWNER)
-    problem = make_problem(features, labels, C, n_classes=n_classes, fit_intercept=fit_intercept)
-    _check_size(problem, method)
-    state = _first_state(problem, warm_start)
-    start = left = None
-    if method == "qp":
-        solution = certify(problem, *solve_quadratic_program(problem), tol=tol, n_iter=1)
+    whole = make_problem(
+        features,
+        labels,
+        C,
+        n_classes=options.n_classes,
+        fit_intercept=options.fit_intercept,
+        owner=options.owner,
+    )
+    if warm_start is not None:
+        check_same_data(whole, warm_start, options.owner)
+    if options.method == "qp":
+        solution, reason = _by_quadratic_program(whole, options), None
     else:
-        if trail is not None and (start := trail.start(problem.C)) is not None:
-            state = trail.state(problem.C)
-        with Monitor(tol, max_iter, time_limit, callback, show_progress) as monitor:
-            solver = ActiveSetSolver(problem, state, monitor, method=method, seed=seed)
-            n_iter, left = solver.solve(start), solver.trail
-        solution = certify(problem, *state.dual_coefficients(problem.n_classes), tol=tol, n_iter=n_iter)
-    _warn_unless_converged(solution, tol, max_iter)
-    return solution, left
+        absent = AbsentClasses.of(whole)
+        problem = absent.merge(whole)
+        _check_size(problem, options)
+        state, start = _first_state(problem, absent, warm_start, history)
+        solution, reason, history = _by_screens(problem, state, start, options)
+        solution = absent.expand(solution)
+    _warn_unless_converged(solution, options, reason)
+    return solution, history
 
 
-def _check_size(problem: CrammerSingerProblem, method: str) -> None:
-    if method == "interior" and problem.n_weights > LARGEST_WEIGHT:
+def _by_quadratic_program(problem: CrammerSingerProblem, options: SolverOptions) -> CrammerSingerSolution:
+    from dualview_plugin.solver.quadratic_program import solve_quadratic_program  # qpsolvers takes a second to import
+
+    return certify(problem, *solve_quadratic_program(problem), tol=options.tol, n_iter=1)
+
+
+def _by_screens(
+    problem: CrammerSingerProblem, state: SimplexState, start: CentralPathIterate | None, options: SolverOptions
+) -> tuple[CrammerSingerSolution, StopReason | None, CentralPathHistory | None]:
+    with Monitor(options.tol, options.max_iter, options.time_limit, options.callback, options.show_progress) as monitor:
+        solver = ActiveSetSolver(problem, state, monitor, method=options.method, seed=options.seed)
+        n_iter = solver.solve(start)
+    support, alpha = state.dual_coefficients(problem.n_classes)
+    return certify(problem, support, alpha, tol=options.tol, n_iter=n_iter), monitor.reason, solver.history
+
+
+def _check_size(problem: CrammerSingerProblem, options: SolverOptions) -> None:
+    if options.method == "interior" and problem.n_weights > LARGEST_WEIGHT:
         constraint = f"another than 'interior' for n_classes · n_features above {LARGEST_WEIGHT}"
-        raise InvalidValueError("method", OWNER, constraint, problem.n_weights)
+        value = f"'interior' for {problem.n_weights}"
+        raise InvalidValueError("method", options.owner, constraint, value)
 
 
-def _first_state(problem: CrammerSingerProblem, warm_start: CrammerSingerSolution | None) -> SimplexState:
+def _first_state(
+    problem: CrammerSingerProblem,
+    absent: AbsentClasses,
+    warm_start: CrammerSingerSolution | None,
+    history: CentralPathHistory | None,
+) -> tuple[SimplexState, CentralPathIterate | None]:
+    """The first β, and the iterate of the central path to start from, if there is one."""
+    if history is not None and (start := history.start(problem.C)) is not None:
+        return history.state(problem.C), start
     if warm_start is None:
-        return SimplexState.cold(problem.labels, problem.C, problem.n_classes)
-    return warm_state(problem, warm_start)
+        return SimplexState.cold(problem.labels, problem.C, problem.n_classes), None
+    alpha = absent.merge_coefficients(csr_array(warm_start.sparse_dual_coef))
+    return warm_state(problem, warm_start.support, alpha, warm_start.C), None
 
 
-def _warn_unless_converged(solution: CrammerSingerSolution, tol: float, max_iter: int) -> None:
+def _warn_unless_converged(solution: CrammerSingerSolution, options: SolverOptions, reason: StopReason | None) -> None:
     if solution.converged:
         return
-    raise_what = "max_iter" if solution.n_iter >= max_iter else "time_limit (or tol)"
+    advice = "Rounding does not allow a smaller gap here: raise tol." if reason is None else _ADVICE[reason]
     warnings.warn(
-        f"solve_crammer_singer stopped at a relative duality gap of {solution.duality_gap:.2e}, above tol = {tol:.2e}, "
-        f"after {solution.n_iter} iterations; the solution is feasible. Raise {raise_what} to get closer.",
+        f"{options.owner} stopped at a relative duality gap of {solution.duality_gap:.2e}, above tol = "
+        f"{options.tol:.2e}, after {solution.n_iter} iterations; the solution is feasible. {advice}",
         ConvergenceWarning,
         stacklevel=4,
     )

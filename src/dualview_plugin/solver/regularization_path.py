@@ -1,4 +1,4 @@
-"""Solutions along a path of C, each started from its neighbour."""
+"""Solutions along a path of C, each started from the one before."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.solver.dual.warm_start import AT_BOUND
+from dualview_plugin.solver.interior.history import CentralPathHistory
+from dualview_plugin.solver.options import SolverOptions
+from dualview_plugin.solver.problem import squared_norms_of
 from dualview_plugin.solver.solution import CrammerSingerSolution
-from dualview_plugin.solver.solve import solve_along
-from dualview_plugin.solver.warm_start import AT_BOUND
+from dualview_plugin.solver.solve import solve_one
 from dualview_plugin.validation import check_positive
 
-_HARD = 20.0  # C · mean ‖φ_i‖² from which on warm starts were slower: measured on MNIST's penultimate features
+# Above this C · mean ‖φ_i‖² warm starts were slower than cold ones (measured on MNIST's penultimate features).
+_MAX_SCALED_C_WARM = 20.0
 
 
 def solve_path(
@@ -32,9 +36,8 @@ def solve_path(
 ) -> list[CrammerSingerSolution]:
     """One solution per C, in the order of ``Cs``; solved from the smallest C up, warm-started where that pays.
 
-    For hard margins a start from a neighbour's multipliers takes longer than none, unless none of them is at its bound:
-    there the neighbour's solution is the next one's too. Where the interior point was needed (classes overlap), the
-    next C starts from its way.
+    At hard margins a warm start is slower than a cold one, unless no multiplier is at its bound: then the solution no
+    longer depends on C. After an interior-point solve the next C starts from one of its iterates.
 
     Args:
         features: As for ``solve_crammer_singer``, like every argument that is not listed here.
@@ -55,8 +58,8 @@ def solve_path(
     Raises:
         InvalidTypeError, InvalidValueError: an argument breaks its constraint; all C are checked before any work.
 
-    Cost: about that of the single solves; less where neighbours are close or share a solution, and several times less
-    from one interior-point solve to the next, for which up to one β per decade of the gap is kept.
+    Cost: about that of the single solves; less where two values of C are close or share a solution. From one
+    interior-point solve to the next it is several times less; for this up to one β per decade of the gap is kept.
 
     Example:
         >>> import numpy as np
@@ -64,34 +67,33 @@ def solve_path(
         >>> [solution.C for solution in solve_path(features, labels, [1.0, 0.1])]
         [1.0, 0.1]
     """
-    constants = [check_positive(C, "Cs", "solve_path") for C in Cs]
+    options = SolverOptions(
+        owner="solve_path",
+        n_classes=n_classes,
+        tol=tol,
+        max_iter=max_iter,
+        method=method,
+        fit_intercept=fit_intercept,
+        time_limit=time_limit,
+        show_progress=show_progress,
+        seed=seed,
+    ).checked()
+    constants = [check_positive(C, "Cs", options.owner) for C in Cs]
     if not constants:
-        raise InvalidValueError("Cs", "solve_path", "at least one number", Cs)
+        raise InvalidValueError("Cs", options.owner, "at least one number", Cs)
     solved: dict[float, CrammerSingerSolution] = {}
-    previous = trail = None
+    previous: CrammerSingerSolution | None = None
+    history: CentralPathHistory | None = None
     for C in sorted(set(constants)):
-        previous, trail = solve_along(
-            features,
-            labels,
-            C,
-            n_classes=n_classes,
-            tol=tol,
-            max_iter=max_iter,
-            warm_start=previous if previous is not None and _pays(previous, features, C) else None,
-            method=method,
-            fit_intercept=fit_intercept,
-            time_limit=time_limit,
-            show_progress=show_progress,
-            seed=seed,
-            trail=trail,
-        )
+        warm_start = previous if previous is not None and _is_worthwhile(previous, features, C) else None
+        previous, history = solve_one(features, labels, C, options, warm_start=warm_start, history=history)
         solved[C] = previous
     return [solved[C] for C in constants]
 
 
-def _pays(neighbour: CrammerSingerSolution, features: NDArray[np.floating], C: float) -> bool:
-    """Whether to start from the neighbour at a smaller C."""
-    hardness = C * float(np.einsum("ij,ij->i", features, features, dtype=np.float64).mean())
-    if hardness <= _HARD or not neighbour.n_support:
+def _is_worthwhile(previous: CrammerSingerSolution, features: NDArray[np.floating], C: float) -> bool:
+    """Whether a warm start from the solution at a smaller C will be faster than a cold start."""
+    scaled_c = C * float(squared_norms_of(features).mean())
+    if scaled_c <= _MAX_SCALED_C_WARM or not previous.n_support:
         return True
-    return bool(neighbour.sparse_dual_coef.max() < AT_BOUND * neighbour.C)
+    return bool(previous.sparse_dual_coef.max() < AT_BOUND * previous.C)

@@ -10,17 +10,16 @@ grows with C, so that the next run starts from one of these points, scaled, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 from numpy.typing import NDArray
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.monitor import Monitor
-from dualview_plugin.solver.path_following import PathFollower, PathPoint
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior.history import CentralPathHistory
+from dualview_plugin.solver.interior.predictor_corrector import CentralPathIterate, PathFollower
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import NEW_CLASSES, entry_threshold, screen
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening.monitor import Monitor
+from dualview_plugin.solver.screening.screen import NEW_CLASSES, entry_threshold, screen
 
 LARGEST_WEIGHT = 6000  # n_classes · n_features up to which the matrix of a step is formed
 _ROUNDS = 20
@@ -29,46 +28,20 @@ _RUN_SHARE, _LAST_SHARE = 0.3, 0.03  # of tol: what a run leaves on the working 
 _GAP_SHARE = 1e-2  # of the gap of the whole problem: less is not asked of a run
 
 
-@dataclass(frozen=True)
-class Trail:
-    """What a run at C leaves for one at a larger C: the lists of all points, and points on its way, loosest first."""
-
-    classes: NDArray[np.int32]
-    count: NDArray[np.int32]
-    C: float
-    points: list[PathPoint]
-
-    def state(self, C: float) -> SimplexState:
-        """α = 0 on these lists."""
-        beta = np.zeros(self.classes.shape)
-        beta[:, 0] = C
-        return SimplexState(self.classes.copy(), beta, self.count.copy(), C)
-
-    def start(self, C: float) -> PathPoint | None:
-        """The tightest point, scaled to C, whose gap outweighs what scaling adds; None if there is none."""
-        scale = C / self.C
-        for point in reversed(self.points):
-            gap = point.mu * float(self.count[point.rows].sum())
-            added = 0.5 * (scale - 1.0) ** 2 * float(np.vdot(point.weight, point.weight))
-            if scale * gap >= added:
-                return replace(point, beta=scale * point.beta, mu=scale * point.mu)
-        return None
-
-
 class InteriorPoint:
     """Rounds of path following and screening on one state, which takes a β only if its dual objective is larger."""
 
     def __init__(self, problem: CrammerSingerProblem, state: SimplexState, monitor: Monitor) -> None:
         self.problem, self.state, self.monitor = problem, state, monitor
-        self.passed: dict[int, PathPoint] = {}
+        self.passed: dict[int, CentralPathIterate] = {}
 
     @property
-    def trail(self) -> Trail:
+    def history(self) -> CentralPathHistory:
         """Of the run so far, with the last point that it passed in each decade of the gap."""
         points = [self.passed[decade] for decade in sorted(self.passed, reverse=True)]
-        return Trail(self.state.classes.copy(), self.state.count.copy(), self.problem.C, points)
+        return CentralPathHistory(self.state.classes.copy(), self.state.count.copy(), self.problem.C, points)
 
-    def solve(self, weight: NDArray[np.float64], gap: float, start: PathPoint | None = None) -> bool:
+    def solve(self, weight: NDArray[np.float64], gap: float, start: CentralPathIterate | None = None) -> bool:
         """To a relative gap of at most the monitor's tol, or as far as it comes; whether no run stalled.
 
         From W = αᵀΦ with this absolute gap, or from a trail's ``start``, to whose C the state's lists belong.
@@ -95,27 +68,27 @@ class InteriorPoint:
                 self._take(follower)
                 return True
             relative = gap / primal
-            start = _waypoint(follower, relative)
+            start = _restart_for_gap(follower, relative)
         return False
 
     def _follower(self, weight: NDArray[np.float64]) -> PathFollower:
         working = WorkingSet.of_competing(self.problem, self.state, weight)
-        return PathFollower(working, self.monitor.expired, self.monitor.announce)
+        return PathFollower(working, self.monitor.expired, self.monitor.set_status)
 
     def _take(self, follower: PathFollower) -> None:
         """Its β, if that is better than what the state has; and its way, for the trail."""
-        self.passed |= {_decade(point.relative_gap): point for point in follower.waypoints}
+        self.passed |= {_decade(point.relative_gap): point for point in follower.kept_iterates}
         if follower.dual <= self.dual:
             return
         working, self.dual = follower.working, follower.dual
         working.state.beta = without_noise(follower.point.beta, follower.slack, working.squared_norms, self.problem.C)
-        self.state.put(working.rows, working.state)
+        self.state.write_back(working.rows, working.state)
 
     def _screen(self, weight: NDArray[np.float64], gap: float) -> tuple[float, int]:
         """The primal of W, and the number of classes that have entered."""
         self.state.widen(NEW_CLASSES, self.problem.n_classes)
         threshold = entry_threshold(self.problem, gap)
-        found = screen(self.problem, self.state, weight, threshold=threshold, double=True)
+        found = screen(self.problem, self.state, weight, self.dual, threshold=threshold, double=True)
         return found.primal, found.n_added
 
 
@@ -123,10 +96,10 @@ def _decade(relative_gap: float) -> int:
     return int(np.floor(np.log10(max(relative_gap, 1e-16))))
 
 
-def _waypoint(follower: PathFollower, relative_gap: float) -> PathPoint:
+def _restart_for_gap(follower: PathFollower, relative_gap: float) -> CentralPathIterate:
     """The last waypoint whose gap is at least this one."""
-    passed = [point for point in follower.waypoints if point.relative_gap >= relative_gap]
-    return passed[-1] if passed else follower.waypoints[0]
+    passed = [point for point in follower.kept_iterates if point.relative_gap >= relative_gap]
+    return passed[-1] if passed else follower.kept_iterates[0]
 
 
 def without_noise(

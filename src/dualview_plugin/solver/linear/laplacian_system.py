@@ -28,9 +28,14 @@ class Edges:
     share: NDArray[np.float64]
 
 
-def laplacian_system(features: NDArray[np.float64], edges: Edges, n_classes: int) -> NDArray[np.float64]:
-    """The system, square in n_classes · n_features dimensions; only its lower triangle is filled."""
-    n_features = features.shape[1]
+def laplacian_system(
+    features: NDArray[np.float64], edges: Edges, class_scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The system, square in n_classes · n_features dimensions; only its lower triangle is filled.
+
+    The features of class c are multiplied by ``class_scale[c]``.
+    """
+    n_classes, n_features = len(class_scale), features.shape[1]
     order = np.argsort(edges.pair, kind="stable")
     row, root = edges.row[order], np.sqrt(edges.share[order])
     bounds = np.searchsorted(edges.pair[order], np.arange(n_classes * (n_classes - 1) // 2 + 1))
@@ -41,9 +46,9 @@ def laplacian_system(features: NDArray[np.float64], edges: Edges, n_classes: int
             first, last = bounds[number], bounds[number + 1]
             if first < last:
                 gram = _gram(features, row[first:last], root[first:last])
-                system[high, :, high, :] += gram
-                system[low, :, low, :] += gram
-                system[high, :, low, :] -= gram + np.tril(gram, -1).T
+                system[high, :, high, :] += class_scale[high] ** 2 * gram
+                system[low, :, low, :] += class_scale[low] ** 2 * gram
+                system[high, :, low, :] -= class_scale[high] * class_scale[low] * (gram + np.tril(gram, -1).T)
     return system.reshape(n_classes * n_features, n_classes * n_features)
 
 

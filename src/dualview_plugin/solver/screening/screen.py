@@ -1,84 +1,69 @@
 """The screen: scores of all points in one blocked matrix product, and from them the primal and new active classes.
 
-    s_ic = ⟨w_c, φ_i⟩,    g_ic = s_ic + 1 − [c = y_i] − s_{i y_i},    primal = ½‖W‖² + C Σ_i max_c g_ic
-
-g is the dual's gradient up to a constant per point: a class outside a point's list whose g exceeds the smallest g of
-the classes that hold mass would gain by entering, so the strongest of them are added to the list.
+Moving mass of a point from a class with a small g to one with a larger g increases the dual. So a class outside the
+list is added if its g exceeds the smallest g of the listed classes that hold mass; of several, the largest are added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.objective import (
+    Objectives,
+    half_squared_norm,
+    largest_violation,
+    margin_violation,
+    scores_in_blocks,
+)
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.simplex_state import SimplexState
 
-NEW_CLASSES = 4  # at most so many enter the list of a point in one screen
-_NUMBERS_PER_BLOCK = 200_000  # features and scores of a block of rows, few enough for the cache of a core
-_ROW_SHIFT = 7919  # a prime: ties are broken by another class in every row
+# At most this many classes are added to the list of a point in one screen.
+NEW_CLASSES = 4
+# The search for new classes starts this many classes further in every row, so that ties are broken evenly. A prime.
+_ROW_SHIFT = 7919
 
 
 @dataclass(frozen=True)
-class ScreenResult:
-    """What one look at all points found: the objectives, the classes that entered, those that found no room."""
+class ScreenResult(Objectives):
+    """The objectives that a screen found, the number of classes it added, and of those that found no room."""
 
-    primal: float
-    dual: float
     n_added: int
     n_refused: int
-
-    @property
-    def gap(self) -> float:
-        """The absolute gap, primal − dual."""
-        return self.primal - self.dual
-
-    @property
-    def relative_gap(self) -> float:
-        """The gap as a share of the primal."""
-        return self.gap / self.primal
 
 
 def screen(
     problem: CrammerSingerProblem,
     state: SimplexState,
     weight: NDArray[np.float64],
+    dual: float,
     *,
     threshold: float,
     double: bool,
 ) -> ScreenResult:
-    """The objectives at ``weight``; enters up to ``NEW_CLASSES`` classes per point that violate by ``threshold``."""
+    """The primal at ``weight`` beside ``dual``; adds up to ``NEW_CLASSES`` classes per point.
+
+    A class is added to a point's list if its g exceeds the smallest g of the classes that hold mass by ``threshold``.
+    """
     max_new = min(NEW_CLASSES, problem.n_classes - 1)
     loss, added, refused = 0.0, 0, 0
     for start, scores in scores_in_blocks(problem, weight, double=double):
-        found = scan(scores, start, state.classes, state.beta, state.count, state.C, threshold, max_new)
+        found = screen_block(scores, start, state.classes, state.beta, state.count, state.C, threshold, max_new)
         loss, added, refused = loss + found[0], added + found[1], refused + found[2]
-    primal = 0.5 * float(np.vdot(weight, weight)) + problem.C * loss
-    return ScreenResult(primal, state.dual_objective(weight), added, refused)
-
-
-def scores_in_blocks(
-    problem: CrammerSingerProblem, weight: NDArray[np.float64], *, double: bool
-) -> Iterator[tuple[int, NDArray[np.floating]]]:
-    """The scores ⟨w_c, φ_i⟩ of all points, in blocks of rows, each with the number of its first."""
-    features = problem.features if double else problem.features32
-    transposed = np.ascontiguousarray(weight.T, dtype=np.float64 if double else np.float32)
-    rows = max(256, _NUMBERS_PER_BLOCK // (problem.n_classes + problem.n_features))
-    for start in range(0, problem.n_train, rows):
-        yield start, features[start : start + rows].astype(transposed.dtype, copy=False) @ transposed
+    return ScreenResult(half_squared_norm(weight) + problem.C * loss, dual, added, refused)
 
 
 def entry_threshold(problem: CrammerSingerProblem, gap: float) -> float:
-    """The violation from which on a class enters where the absolute gap is this: a share of a point's part of it."""
+    """Smallest margin violation for which a class is added: 10 % of the average gap per point, within bounds."""
     return max(1e-12, min(1e-3, 0.1 * gap / (problem.C * problem.n_train)))
 
 
 @compiled
-def scan(
+def screen_block(
     scores: NDArray[np.floating],
     start: int,
     classes: NDArray[np.int32],
@@ -94,7 +79,7 @@ def scan(
     new_classes, new_g = np.empty(max_new, np.int32), np.empty(max_new)
     for row in range(scores.shape[0]):
         i = start + row
-        largest = largest_gradient(scores[row], classes[i, 0])
+        largest = largest_violation(scores[row], classes[i, 0])
         loss += largest
         if largest <= 0.0 and beta[i, 0] >= C:  # beyond its margin and not a support point: optimal
             continue
@@ -117,16 +102,6 @@ def scan(
 
 
 @compiled
-def largest_gradient(scores: NDArray[np.floating], label: int) -> float:
-    """max_c g_c of one point; at least 0, which is g of the label."""
-    own, top = np.float64(scores[label]), -np.inf
-    for c in range(len(scores)):
-        if c != label:
-            top = max(top, np.float64(scores[c]))
-    return max(0.0, top + 1.0 - own)
-
-
-@compiled
 def lowest_active_gradient(
     scores: NDArray[np.floating], classes: NDArray[np.int32], beta: NDArray[np.float64], count: int
 ) -> float:
@@ -134,7 +109,7 @@ def lowest_active_gradient(
     own, lowest = np.float64(scores[classes[0]]), np.inf
     for slot in range(count):
         if beta[slot] > 0.0:
-            g = 0.0 if slot == 0 else np.float64(scores[classes[slot]]) + 1.0 - own
+            g = 0.0 if slot == 0 else margin_violation(np.float64(scores[classes[slot]]), own)
             lowest = min(lowest, g)
     return lowest
 
@@ -154,7 +129,7 @@ def strongest_unlisted(
     offset = (row * _ROW_SHIFT) % n_classes
     for step in range(n_classes):
         c = (step + offset) % n_classes
-        g = np.float64(scores[c]) + 1.0 - np.float64(scores[label])
+        g = margin_violation(np.float64(scores[c]), np.float64(scores[label]))
         if listed[c] or g <= limit or (found == len(new_g) and g <= new_g[found - 1]):
             continue
         place = min(found, len(new_g) - 1)

@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve
 
-from dualview_plugin.solver import central_path as path
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.laplacian_system import Edges, laplacian_system
-from dualview_plugin.solver.newton_system import factor_of_shifted
-from dualview_plugin.solver.proximal_point import loss_of_active, scores_of_active
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior import central_path as path
+from dualview_plugin.solver.linear.cholesky import factor_of_shifted
+from dualview_plugin.solver.linear.laplacian_system import Edges, laplacian_system
+from dualview_plugin.solver.objective import Objectives, gradients_on_lists, loss_of_active, scores_of_active
 
 _STEPS = 100
 _TO_BOUNDARY = 0.995  # share of the longest step that is taken
@@ -37,7 +36,7 @@ _DROPPED = 1e-2  # all edges that are left out change the matrix by at most this
 
 
 @dataclass(frozen=True)
-class PathPoint:
+class CentralPathIterate:
     """Near the central path: W (n_classes, n_features), and β (size, capacity) and ξ (size,) of the points ``rows``.
 
     ``mu`` is the mean of β s, and ``relative_gap`` is that of the working set. W and αᵀΦ need not agree.
@@ -64,35 +63,35 @@ class _Direction:
 class PathFollower:
     """A run along the central path of a working set.
 
-    ``point`` is where it stands, ``slack`` and ``dual`` are its slacks and dual objective, and ``waypoints`` has a
+    ``point`` is where it stands, ``slack`` and ``dual`` are its slacks and dual objective, and ``kept_iterates`` has a
     point of every decade of the gap on the way.
     """
 
-    point: PathPoint
+    point: CentralPathIterate
     slack: NDArray[np.float64]
     dual: float
 
-    def __init__(self, working: WorkingSet, expired: Callable[[], bool], announce: Callable[[str], None]) -> None:
-        self.working, self.expired, self.announce = working, expired, announce
+    def __init__(self, working: WorkingSet, expired: Callable[[], bool], set_status: Callable[[str], None]) -> None:
+        self.working, self.expired, self.set_status = working, expired, set_status
         state = working.state
         self.classes, self.count, self.C = state.classes, state.count, state.C
         self.features = working.features.astype(np.float64, copy=False)
         self.listed = np.arange(state.capacity) < self.count[:, None]
-        self.waypoints: list[PathPoint] = []
+        self.kept_iterates: list[CentralPathIterate] = []
 
     @property
     def n_listed(self) -> int:
         """The number of active classes of all points."""
         return int(self.count.sum())
 
-    def central(self, weight: NDArray[np.float64], mu: float) -> PathPoint:
+    def central(self, weight: NDArray[np.float64], mu: float) -> CentralPathIterate:
         """The β and ξ that are central for this W and μ."""
         g, _ = self._gradients(weight)
         beta, level = np.zeros_like(g), np.zeros(len(g))
         path.central_point(g, self.count, self.C, mu, beta, level)
-        return PathPoint(weight, beta, level, self.working.rows, mu)
+        return CentralPathIterate(weight, beta, level, self.working.rows, mu)
 
-    def joined(self, other: PathPoint) -> PathPoint:
+    def joined(self, other: CentralPathIterate) -> CentralPathIterate:
         """A point of a smaller working set's path; points and classes that it does not have enter at small β."""
         beta = np.zeros_like(self.working.state.beta)
         beta[:, 0] = self.C
@@ -102,9 +101,9 @@ class PathFollower:
         beta[position, :width], level[position] = other.beta[:, :width], other.level
         g, _ = self._gradients(other.weight)
         path.admit_classes(g, self.count, self.C, other.mu, beta, level)
-        return PathPoint(other.weight, beta, level, self.working.rows, other.mu)
+        return CentralPathIterate(other.weight, beta, level, self.working.rows, other.mu)
 
-    def follow(self, start: PathPoint, tol: float, *, consistent: bool = False) -> bool:
+    def follow(self, start: CentralPathIterate, tol: float, *, consistent: bool = False) -> bool:
         """From a point to one whose relative gap on the working set is at most ``tol``; False if it stalls before.
 
         With ``consistent`` it is the gap of β alone, which has αᵀΦ in the place of W.
@@ -113,9 +112,9 @@ class PathFollower:
         for n_step in range(_STEPS):
             residual = self._look()
             gap = self.point.relative_gap
-            if not self.waypoints or gap <= 0.1 * self.waypoints[-1].relative_gap:
-                self.waypoints.append(self.point)
-            self.announce(f"interior point, step {n_step}: gap {gap:.1e} on {len(self.count)} points")
+            if not self.kept_iterates or gap <= 0.1 * self.kept_iterates[-1].relative_gap:
+                self.kept_iterates.append(self.point)
+            self.set_status(f"interior point, step {n_step}: gap {gap:.1e} on {len(self.count)} points")
             if gap <= tol and consistent:
                 of_beta = self.point.weight - residual
                 gap = self._gap(of_beta, self._gradients(of_beta)[1])
@@ -128,16 +127,15 @@ class PathFollower:
 
     def _gap(self, weight: NDArray[np.float64], loss: float) -> float:
         """The relative gap of this W, with its loss, and the β of the point."""
-        primal = 0.5 * float(np.vdot(weight, weight)) + self.C * loss
-        return (primal - self.dual) / primal
+        return Objectives.at(weight, loss, self.C, self.dual).relative_gap
 
     def _look(self) -> NDArray[np.float64]:
         """Computes slacks, μ, dual and gap at the point; returns W − αᵀΦ."""
         weight, beta = self.point.weight, self.point.beta
         g, loss = self._gradients(weight)
         self.slack = np.where(self.listed, self.point.level[:, None] - g, 1.0)
-        state = SimplexState(self.classes, beta, self.count, self.C)
-        of_beta = state.weight(self.features, len(weight))
+        state = self.working.state.with_beta(beta)
+        of_beta = state.weight(self.features, self.working.class_scale)
         self.dual = state.dual_objective(of_beta)
         mu = self._mean_product(beta, self.slack)
         self.point = replace(self.point, mu=mu, relative_gap=self._gap(weight, loss))
@@ -146,20 +144,16 @@ class PathFollower:
     def _gradients(self, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         """The g of W on the lists, and Σ_i max_a g_ia."""
         scores = self._scores(weight)
-        g = scores + 1.0 - scores[:, :1]
-        g[:, 0] = 0.0
-        return g, loss_of_active(scores, self.count)
+        return gradients_on_lists(scores), loss_of_active(scores, self.count)
 
     def _scores(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
         scores = np.zeros(self.listed.shape)
-        scores_of_active(self.features, weight, self.classes, self.count, scores)
+        scores_of_active(self.features, weight * self.working.class_scale[:, None], self.classes, self.count, scores)
         return scores
 
     def _sum_over_points(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Σ_i values_i φ_iᵀ, shaped like W, for values of any sign."""
-        total = np.zeros_like(self.working.weight)
-        path.add_outer(self.features, self.classes, self.count, values, total)
-        return total
+        return self.working.state.with_beta(values).sum_over_points(self.features, self.working.class_scale)
 
     def _mean_product(self, beta: NDArray[np.float64], slack: NDArray[np.float64]) -> float:
         return float(np.sum(beta * slack, where=self.listed)) / self.n_listed
@@ -231,7 +225,7 @@ class PathFollower:
 
     def _system(self) -> NDArray[np.float64]:
         """Σ_i M_i ⊗ φ_i φ_iᵀ; only its lower triangle is filled."""
-        return laplacian_system(self.features, self._edges(), len(self.working.weight))
+        return laplacian_system(self.features, self._edges(), self.working.class_scale)
 
     def _edges(self) -> Edges:
         """The edges of all Laplacians M_i that are not negligible."""

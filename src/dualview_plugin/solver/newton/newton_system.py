@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve
 
-from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.laplacian_system import laplacian_system
+from dualview_plugin.solver.linear.cholesky import factor_of_shifted, solve_shifted
+from dualview_plugin.solver.linear.laplacian_system import laplacian_system
+from dualview_plugin.solver.newton.free_face import FreeFace
 
 LARGEST_FACTOR = 5000  # dimension up to which a Cholesky factor is cheaper than conjugate gradients
 _CG_TOLERANCE = 1e-2
@@ -38,24 +39,8 @@ def _on_the_face(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) ->
 
 
 def _on_the_weights(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-    system = laplacian_system(face.features, face.edges(sigma), len(gradient))
+    system = laplacian_system(face.features, face.edges(sigma), face.class_scale)
     return np.asarray(-solve_shifted(system, gradient.ravel(), 1.0).reshape(gradient.shape))
-
-
-def solve_shifted(system: NDArray[np.float64], right: NDArray[np.float64], shift: float) -> NDArray[np.float64]:
-    """Solves (shift · I + system) x = right from the lower triangle of the system, which is overwritten.
-
-    Raises:
-        LinAlgError: the shifted system is not positive definite.
-    """
-    return np.asarray(cho_solve(factor_of_shifted(system, shift), right, check_finite=False))
-
-
-def factor_of_shifted(system: NDArray[np.float64], shift: float) -> tuple[NDArray[np.float64], bool]:
-    """The Cholesky factor of shift · I + system, for ``cho_solve``; raises and overwrites as ``solve_shifted`` does."""
-    system.flat[:: len(system) + 1] += shift
-    factor: tuple[NDArray[np.float64], bool] = cho_factor(system.T, lower=False, overwrite_a=True, check_finite=False)
-    return factor
 
 
 def _by_conjugate_gradients(face: FreeFace, sigma: float, gradient: NDArray[np.float64]) -> NDArray[np.float64]:

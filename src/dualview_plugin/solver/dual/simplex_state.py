@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dualview_plugin.solver.compiled import compiled
+from dualview_plugin.solver.objective import dual_objective
 
+# The number of classes that a list has room for at first.
 _FIRST_CAPACITY = 12
 
 
@@ -53,18 +55,13 @@ class SimplexState:
         return np.flatnonzero(self.count > 1)
 
     @property
-    def label_total(self) -> float:
-        """Σ_i β_{i y_i}."""
-        return float(self.beta[:, 0].sum())
-
-    @property
     def n_free(self) -> int:
         """Σ_i (positive β_ic − 1): the dimension of the face of the simplices on which β lies."""
         return int(np.count_nonzero(self.beta > 0)) - len(self.beta)
 
     def dual_objective(self, weight: NDArray[np.float64]) -> float:
         """Σ_i α_{i y_i} − ½ ‖W‖², for W = αᵀΦ."""
-        return self.C * len(self.beta) - self.label_total - 0.5 * float(np.vdot(weight, weight))
+        return dual_objective(self.beta, weight)
 
     def make_room(self, n_new: int, n_classes: int) -> None:
         """Forgets inactive classes, and sees to it that every point has room for ``n_new`` more."""
@@ -78,7 +75,7 @@ class SimplexState:
             wider = ((0, 0), (0, min(self.capacity, n_classes - self.capacity)))
             self.classes, self.beta = np.pad(self.classes, wider), np.pad(self.beta, wider)
 
-    def take(self, rows: NDArray[np.int64]) -> SimplexState:
+    def subset(self, rows: NDArray[np.int64]) -> SimplexState:
         """A copy of some points, as narrow as their lists allow."""
         width = int(self.count[rows].max()) if len(rows) else 1
         return SimplexState(
@@ -88,15 +85,27 @@ class SimplexState:
             self.C,
         )
 
-    def put(self, rows: NDArray[np.int64], part: SimplexState) -> None:
-        """Writes back the β of a copy made by ``take``."""
+    def write_back(self, rows: NDArray[np.int64], part: SimplexState) -> None:
+        """Writes back the β of a copy made by ``subset``."""
         self.beta[rows, : part.capacity] = part.beta
 
-    def weight(self, features: NDArray[np.floating], n_classes: int) -> NDArray[np.float64]:
-        """W = αᵀΦ (n_classes, n_features), summed in float64."""
-        weight = np.zeros((n_classes, features.shape[1]))
+    def weight(self, features: NDArray[np.floating], class_scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        """W = αᵀΦ (n_classes, n_features), summed in float64; row c is multiplied by the scale of class c."""
+        weight = np.zeros((len(class_scale), features.shape[1]))
         accumulate_weight(features, self.classes, self.beta, self.count, weight)
+        weight *= class_scale[:, None]
         return weight
+
+    def sum_over_points(self, features: NDArray[np.floating], class_scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Σ_i β_i φ_iᵀ (n_classes, n_features), for β of any sign; row c is multiplied by the scale of class c."""
+        total = np.zeros((len(class_scale), features.shape[1]))
+        add_outer(features, self.classes, self.count, self.beta, total)
+        total *= class_scale[:, None]
+        return total
+
+    def with_beta(self, beta: NDArray[np.float64]) -> SimplexState:
+        """The state that has another β on the same lists."""
+        return SimplexState(self.classes, beta, self.count, self.C)
 
     def dual_coefficients(self, n_classes: int) -> tuple[NDArray[np.int64], csr_array]:
         """Support (n_support,) and α of the support rows, a CSR matrix (n_support, n_classes) that stores no zeros.
@@ -162,3 +171,21 @@ def drop_inactive(classes: NDArray[np.int32], beta: NDArray[np.float64], count: 
         for slot in range(kept, count[i]):
             beta[i, slot] = 0.0
         count[i] = kept
+
+
+@compiled
+def add_outer(
+    features: NDArray[np.floating],
+    classes: NDArray[np.int32],
+    count: NDArray[np.int32],
+    values: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> None:
+    """Adds Σ_i values_i φ_iᵀ to the weight."""
+    for i in range(features.shape[0]):
+        for a in range(count[i]):
+            value = values[i, a]
+            if value != 0.0:
+                w = weight[classes[i, a]]
+                for j in range(features.shape[1]):
+                    w[j] += value * features[i, j]

@@ -7,27 +7,28 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.solver.problem import OWNER, CrammerSingerProblem
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.problem import CrammerSingerProblem
 from dualview_plugin.solver.solution import CrammerSingerSolution
 
-AT_BOUND = 1 - 1e-9  # share of C from which on a multiplier counts as at its bound
+# A multiplier of at least this fraction of C counts as at its bound.
+AT_BOUND = 1 - 1e-9
 
 
-def warm_state(problem: CrammerSingerProblem, solution: CrammerSingerSolution) -> SimplexState:
-    """The solution's α, made feasible at the problem's C.
+def warm_state(
+    problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: csr_array, old_C: float
+) -> SimplexState:
+    """The α of another C on these support points, made feasible at the problem's C.
 
-    A point at its bound (α_{i y_i} = C) stays at the bound, so its α_i is scaled with C; any other keeps its α_i, cut
-    down to the bound where that is now lower.
+    A point at its bound (α_{i y_i} = C) stays at the bound, so its α_i is scaled with C. Any other point keeps its α_i,
+    scaled down where it exceeds the new bound.
     """
-    _check_same_data(problem, solution)
     state = SimplexState.cold(problem.labels, problem.C, problem.n_classes)
-    alpha = csr_array(solution.sparse_dual_coef)
-    own = np.asarray(alpha[np.arange(len(solution.support)), problem.labels[solution.support]])
-    bounded = own >= AT_BOUND * solution.C
+    own = np.asarray(alpha[np.arange(len(support)), problem.labels[support]])
+    bounded = own >= AT_BOUND * old_C
     scale = np.where(bounded | (own > problem.C), problem.C / own, 1.0)
     state.make_room(int(np.diff(alpha.indptr).max(initial=1)) - 1, problem.n_classes)
-    _fill(state, solution.support, alpha, scale)
+    _fill(state, support, alpha, scale)
     return state
 
 
@@ -43,17 +44,18 @@ def _fill(state: SimplexState, support: NDArray[np.int64], alpha: csr_array, sca
     state.beta[support, 0] = np.maximum(state.C - state.beta[support, 1:].sum(axis=1), 0.0)
 
 
-def _check_same_data(problem: CrammerSingerProblem, solution: object) -> None:
+def check_same_data(problem: CrammerSingerProblem, solution: object, owner: str) -> None:
+    """Refuses what is no solution, or one of other labels or shapes."""
     if not isinstance(solution, CrammerSingerSolution):
-        raise InvalidTypeError("warm_start", OWNER, "a CrammerSingerSolution", type(solution).__name__)
+        raise InvalidTypeError("warm_start", owner, "a CrammerSingerSolution", type(solution).__name__)
     shape = (problem.n_classes, problem.n_features - problem.fit_intercept)
     if solution.weight.shape != shape:
         raise InvalidValueError(
-            "warm_start", OWNER, f"a solution with a weight of shape {shape}", f"one of {solution.weight.shape}"
+            "warm_start", owner, f"a solution with a weight of shape {shape}", f"one of {solution.weight.shape}"
         )
     support = solution.support
     if len(support) and (support.max() >= problem.n_train or not _labels_fit(problem, solution)):
-        raise InvalidValueError("warm_start", OWNER, "a solution for the same labels", "one for others")
+        raise InvalidValueError("warm_start", owner, "a solution for the same labels", "one for others")
 
 
 def _labels_fit(problem: CrammerSingerProblem, solution: CrammerSingerSolution) -> bool:

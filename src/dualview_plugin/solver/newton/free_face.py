@@ -18,22 +18,27 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.solver.laplacian_system import Edges, number_of_pair
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.linear.laplacian_system import Edges, number_of_pair
 
 _DENSE_CLASSES = 64  # up to here U is handled as a dense matrix by BLAS
 
 
 @dataclass(frozen=True)
 class FreeFace:
-    """U (n_free, n_classes), and of its rows the points (n_free,) with their features (n_free, n_features)."""
+    """U (n_free, n_classes), and of its rows the points (n_free,) with their features (n_free, n_features).
+
+    ``basis`` is U and acts on β; ``scaled_basis`` is U with column c multiplied by the scale of class c, and acts on W.
+    """
 
     basis: csr_array
+    scaled_basis: csr_array
+    class_scale: NDArray[np.float64]
     points: NDArray[np.int64]
     features: NDArray[np.float64]
 
     @classmethod
-    def of(cls, state: SimplexState, features: NDArray[np.floating], n_classes: int) -> FreeFace:
+    def of(cls, state: SimplexState, features: NDArray[np.floating], class_scale: NDArray[np.float64]) -> FreeFace:
         """The face of a state's positive β; the features become float64."""
         positive = state.beta > 0
         free = positive.sum(axis=1) - 1
@@ -42,8 +47,9 @@ class FreeFace:
         value = np.empty(n_entries)
         fill_helmert_basis(state.classes, state.beta, state.count, start, column, value)
         rows = np.repeat(np.arange(len(free)), free)
-        basis = csr_array((value, column, start), shape=(n_free, n_classes))
-        return cls(basis, rows, features[rows].astype(np.float64, copy=False))
+        basis = csr_array((value, column, start), shape=(n_free, len(class_scale)))
+        scaled = csr_array((value * class_scale[column], column, start), shape=basis.shape)
+        return cls(basis, scaled, class_scale, rows, features[rows].astype(np.float64, copy=False))
 
     @property
     def n_free(self) -> int:
@@ -57,17 +63,17 @@ class FreeFace:
 
     @cached_property
     def _dense_basis(self) -> NDArray[np.float64]:
-        return np.asarray(self.basis.toarray())
+        return np.asarray(self.scaled_basis.toarray())
 
     @cached_property
     def _transposed_basis(self) -> csr_array:
-        return csr_array(self.basis.T)
+        return csr_array(self.scaled_basis.T)
 
     def apply(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
         """A(D)_f = u_fᵀ D φ_f."""
         if self.n_classes <= _DENSE_CLASSES:
             return np.asarray(np.einsum("fc,fc->f", self._dense_basis, self.features @ direction.T))
-        return np.asarray(np.einsum("fd,fd->f", self.basis @ direction, self.features))
+        return np.asarray(np.einsum("fd,fd->f", self.scaled_basis @ direction, self.features))
 
     def apply_transposed(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Aᵀ(v) = Σ_f v_f u_f φ_fᵀ, (n_classes, n_features)."""
@@ -80,7 +86,7 @@ class FreeFace:
         if self.n_classes <= _DENSE_CLASSES:
             classes = self._dense_basis @ self._dense_basis.T
         else:
-            classes = (self.basis @ self._transposed_basis).toarray()
+            classes = (self.scaled_basis @ self._transposed_basis).toarray()
         classes *= self.features @ self.features.T
         return np.asarray(classes)
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError
 
-from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.newton_system import solve_shifted
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.linear.cholesky import solve_shifted
+from dualview_plugin.solver.newton.free_face import FreeFace
 
 _RIDGE = 1e-10  # of the mean diagonal: duplicate points make the system singular
 _VANISHED = 1e-15  # of C
@@ -29,7 +29,7 @@ def step_on_the_face(state: SimplexState, face: FreeFace, weight: NDArray[np.flo
     change = face.change_of_beta(v, state)
     shrinking = change < 0
     share = min(1.0, float(np.min(-state.beta[shrinking] / change[shrinking], initial=1.0)))
-    return share, SimplexState(state.classes, _moved(state, share * change), state.count, state.C)
+    return share, state.with_beta(_moved(state, share * change))
 
 
 def _moved(state: SimplexState, change: NDArray[np.float64]) -> NDArray[np.float64]:

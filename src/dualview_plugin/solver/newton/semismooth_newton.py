@@ -11,11 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet
-from dualview_plugin.solver.face_step import step_on_the_face
-from dualview_plugin.solver.free_face import FreeFace
-from dualview_plugin.solver.newton_system import LARGEST_FACTOR, newton_direction
-from dualview_plugin.solver.proximal_point import loss_of_active, proximal_step, scores_of_active, slope_of_loss
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.newton.face_step import step_on_the_face
+from dualview_plugin.solver.newton.free_face import FreeFace
+from dualview_plugin.solver.newton.newton_system import LARGEST_FACTOR, newton_direction
+from dualview_plugin.solver.newton.proximal_point import proximal_step, slope_of_loss
+from dualview_plugin.solver.objective import Objectives, half_squared_norm, loss_of_active, scores_of_active
 
 _ACCEPT = 0.1  # η above
 _NEWTON_STEPS = 12
@@ -35,7 +36,7 @@ class SemismoothNewton:
     def __init__(self, working: WorkingSet, sigma: float, expired: Callable[[], bool]) -> None:
         self.working, self.sigma, self.expired = working, sigma, expired
         self.unit = 1.0 / float(working.squared_norms.mean())
-        self.n_classes = len(working.weight)
+        self.class_scale = working.class_scale
         self.scores = np.zeros_like(working.state.beta)
         self.beta = np.zeros_like(working.state.beta)
         self._accept(working.state.beta)
@@ -59,16 +60,18 @@ class SemismoothNewton:
         """Takes β as the new β⁰ and W = αᵀΦ; computes scores, dual and gap there."""
         working = self.working
         working.state.beta = beta
-        working.weight[:] = working.state.weight(working.features, self.n_classes)
+        working.weight[:] = working.state.weight(working.features, self.class_scale)
         self._set_weight(working.weight.copy())
         self.dual = working.state.dual_objective(working.weight)
         loss = loss_of_active(self.scores, working.state.count)
-        self.gap = 0.5 * float(np.vdot(working.weight, working.weight)) + working.state.C * loss - self.dual
+        self.gap = Objectives.at(working.weight, loss, working.state.C, self.dual).gap
 
     def _set_weight(self, weight: NDArray[np.float64]) -> None:
         self.weight = weight
         state = self.working.state
-        scores_of_active(self.working.features, weight, state.classes, state.count, self.scores)
+        scores_of_active(
+            self.working.features, weight * self.class_scale[:, None], state.classes, state.count, self.scores
+        )
 
     def _proximal_step(self) -> int | None:
         """Minimises φ_σ by Newton until its acceptance rule holds; the number of Newton steps, or None if it failed."""
@@ -101,7 +104,7 @@ class SemismoothNewton:
             state = self.working.state
             if not 0 < state.n_free <= LARGEST_FACTOR:
                 return
-            face = FreeFace.of(state, self.working.features, self.n_classes)
+            face = FreeFace.of(state, self.working.features, self.class_scale)
             share, moved = step_on_the_face(state, face, self.working.weight)
             self.beta = moved.beta
             if not self._accept_if_better() or not _WORTHWHILE <= share < 1.0 or self.expired():
@@ -111,16 +114,18 @@ class SemismoothNewton:
         """φ_σ(W) and its gradient; β(W) is left in ``self.beta``."""
         state = self.working.state
         envelope = proximal_step(self.scores, state.beta, state.count, self.sigma, state.C, self.beta)
-        trial = type(state)(state.classes, self.beta, state.count, state.C)
+        trial = state.with_beta(self.beta)
         self.trial = trial
-        gradient = self.weight - trial.weight(self.working.features, self.n_classes)
-        return 0.5 * float(np.vdot(self.weight, self.weight)) + envelope, gradient
+        gradient = self.weight - trial.weight(self.working.features, self.class_scale)
+        return half_squared_norm(self.weight) + envelope, gradient
 
     def _newton_step(self, gradient: NDArray[np.float64]) -> None:
-        face = FreeFace.of(self.trial, self.working.features, self.n_classes)
+        face = FreeFace.of(self.trial, self.working.features, self.class_scale)
         direction = newton_direction(face, self.sigma, gradient)
         state, along = self.working.state, np.zeros_like(self.scores)
-        scores_of_active(self.working.features, direction, state.classes, state.count, along)
+        scores_of_active(
+            self.working.features, direction * self.class_scale[:, None], state.classes, state.count, along
+        )
         step = self._line_search(direction, along, float(np.vdot(gradient, direction)))
         self.weight += step * direction
         self.scores += step * along

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.solver.laplacian_system import number_of_pair
+from dualview_plugin.solver.linear.laplacian_system import number_of_pair
 
 _NEWTON_STEPS = 60
 _ADMITTED = 1e-2  # share of C that a new class gets at most
@@ -139,24 +139,6 @@ def longest_step(values: NDArray[np.float64], change: NDArray[np.float64], count
             if change[i, a] < 0.0:
                 longest = min(longest, -values[i, a] / change[i, a])
     return longest
-
-
-@compiled
-def add_outer(
-    features: NDArray[np.floating],
-    classes: NDArray[np.int32],
-    count: NDArray[np.int32],
-    values: NDArray[np.float64],
-    weight: NDArray[np.float64],
-) -> None:
-    """Adds Σ_i values_i φ_iᵀ to the weight."""
-    for i in range(features.shape[0]):
-        for a in range(count[i]):
-            value = values[i, a]
-            if value != 0.0:
-                w = weight[classes[i, a]]
-                for j in range(features.shape[1]):
-                    w[j] += value * features[i, j]
 
 
 @compiled

@@ -10,14 +10,16 @@ from itertools import count
 
 import numpy as np
 
-from dualview_plugin.solver.coordinate_descent import WorkingSet, descend_until, first_epoch
-from dualview_plugin.solver.interior_point import LARGEST_WEIGHT, InteriorPoint, Trail
-from dualview_plugin.solver.monitor import Monitor
-from dualview_plugin.solver.path_following import PathPoint
+from dualview_plugin.solver.descent.coordinate_descent import descend_until, first_epoch
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.dual.working_set import WorkingSet
+from dualview_plugin.solver.interior.history import CentralPathHistory
+from dualview_plugin.solver.interior.interior_point import LARGEST_WEIGHT, InteriorPoint
+from dualview_plugin.solver.interior.predictor_corrector import CentralPathIterate
+from dualview_plugin.solver.newton.semismooth_newton import SemismoothNewton
 from dualview_plugin.solver.problem import CrammerSingerProblem
-from dualview_plugin.solver.screen import NEW_CLASSES, ScreenResult, entry_threshold, screen
-from dualview_plugin.solver.semismooth_newton import SemismoothNewton
-from dualview_plugin.solver.simplex_state import SimplexState
+from dualview_plugin.solver.screening.monitor import Monitor
+from dualview_plugin.solver.screening.screen import NEW_CLASSES, ScreenResult, entry_threshold, screen
 
 _SINGLE_PRECISION = 1e-6  # relative error of a float32 score, with room to spare
 _INNER_SHARE = 0.1  # the working set is solved to this share of the global gap, and
@@ -43,23 +45,23 @@ class ActiveSetSolver:
     ) -> None:
         self.problem, self.state, self.monitor, self.method = problem, state, monitor, method
         self.rng = np.random.default_rng(seed)
-        self.weight = state.weight(problem.features, problem.n_classes)
+        self.weight = state.weight(problem.features, problem.class_scale)
         self.newton, self.sigma, self.last_gap = method in ("newton", "interior"), 0.0, np.inf
         self.working: WorkingSet | None = None
         self.gave_up = self.crossed = False
         self.threshold, self.result = 1e-3, ScreenResult(np.inf, 0.0, 0, 0)
-        self.trail: Trail | None = None
+        self.history: CentralPathHistory | None = None
 
-    def solve(self, start: PathPoint | None = None) -> int:
+    def solve(self, start: CentralPathIterate | None = None) -> int:
         """Runs to convergence or to the monitor's stop; returns the number of screens.
 
         A ``start`` is a point of a trail whose lists the state has: the central path is followed from there at once.
         """
-        self.monitor.announce("loading compiled kernels (the first run on a machine compiles them)")
+        self.monitor.set_status("loading compiled kernels (the first run on a machine compiles them)")
         if start is not None:
             self._interior_point(start)
         if not self.state.n_support:
-            for _ in range(1 if self.problem.hardness > 0.5 else 2):
+            for _ in range(1 if self.problem.scaled_c > 0.5 else 2):
                 first_epoch(self.problem, self.state, self.weight, self.rng, self.monitor.expired)
         for n_iter in count(1):
             converged = self._screen(n_iter)
@@ -76,14 +78,15 @@ class ActiveSetSolver:
             self.result = self._screen_once(double)
             if self.result.relative_gap > self.monitor.tol:
                 break
-        self.monitor.report(n_iter, self.result.primal, self.result.dual, self.state.n_support)
+        self.monitor.report(n_iter, self.result, self.state.n_support)
         self.threshold = entry_threshold(self.problem, self.result.gap)
         return self.result.relative_gap <= self.monitor.tol
 
     def _screen_once(self, double: bool) -> ScreenResult:
         if double:
-            self.weight[:] = self.state.weight(self.problem.features, self.problem.n_classes)
-        return screen(self.problem, self.state, self.weight, threshold=self.threshold, double=double)
+            self.weight[:] = self.state.weight(self.problem.features, self.problem.class_scale)
+        dual = self.state.dual_objective(self.weight)
+        return screen(self.problem, self.state, self.weight, dual, threshold=self.threshold, double=double)
 
     def _needs_double(self) -> bool:
         """Whether the error of single precision is no longer small beside the gap."""
@@ -102,14 +105,14 @@ class ActiveSetSolver:
         interior = newton and self._interior_fits(working)
         if newton and not interior:
             self._newton(working)
-        self.state.put(working.rows, working.state)
+        self.state.write_back(working.rows, working.state)
         if interior:
             self.working = None
             self._interior_point()
 
     def _working_set(self) -> WorkingSet:
         """The competing points; while they are the same from screen to screen, so are the copies of their features."""
-        if self.working is None or not self.working.follow(self.state):
+        if self.working is None or not self.working.refresh(self.state):
             self.working = None  # lets go of the old copies before the new ones are made
             self.working = WorkingSet.of_competing(self.problem, self.state, self.weight)
         return self.working
@@ -125,20 +128,20 @@ class ActiveSetSolver:
             return False
         return self.method == "interior" or self.gave_up or working.state.n_free > self.problem.n_weights
 
-    def _interior_point(self, start: PathPoint | None = None) -> None:
+    def _interior_point(self, start: CentralPathIterate | None = None) -> None:
         """Rounds of path following, and descent to clear away what its interior solution leaves on the lists."""
         interior = InteriorPoint(self.problem, self.state, self.monitor)
         arrived = interior.solve(self.weight.copy(), self.result.gap, start)
-        self.trail = interior.trail
-        self.weight[:] = self.state.weight(self.problem.features, self.problem.n_classes)
+        self.history = interior.history
+        self.weight[:] = self.state.weight(self.problem.features, self.problem.class_scale)
         working = WorkingSet.of_competing(self.problem, self.state, self.weight)
-        descend_until(working, 0.0, self.rng, budget=_CLEARING_PASSES, expired=self.monitor.expired)
-        self.state.put(working.rows, working.state)
+        descend_until(working, 0.0, self.rng, budget=_CLEARING_PASSES, stop=self.monitor.expired)
+        self.state.write_back(working.rows, working.state)
         self.newton, self.last_gap = self.method == "interior", np.inf
         self.crossed = arrived or start is None  # from a trail it may have stalled: then it may start afresh
 
     def _newton_is_cheap(self, working: WorkingSet) -> bool:
-        if self.method != "auto" or self.gave_up or self.problem.hardness < _FIRM_MARGIN:
+        if self.method != "auto" or self.gave_up or self.problem.scaled_c < _FIRM_MARGIN:
             return False
         return self.result.relative_gap < _SETTLED and working.state.n_free <= _SMALL_FACE
 
@@ -146,14 +149,14 @@ class ActiveSetSolver:
         """Coordinate descent; where its passes no longer pay, "auto" turns to Newton."""
         auto = self.method == "auto"
         budget = _PASSES_BEFORE_NEWTON if auto else _PASSES
-        gap = descend_until(working, target, self.rng, budget=budget, expired=self.monitor.expired)
+        gap = descend_until(working, target, self.rng, budget=budget, stop=self.monitor.expired)
         crawls = self.result.gap > _CRAWL * self.last_gap or self._is_crowded(working)
         self.newton = auto and gap > target and crawls
         self.last_gap = self.result.gap
 
     def _is_crowded(self, working: WorkingSet) -> bool:
         """Whether β has far more free entries than W, on a hard margin and with the interior point to be had."""
-        hard = self.problem.hardness >= _HARD_MARGIN
+        hard = self.problem.scaled_c >= _HARD_MARGIN
         return hard and self._interior_is_open and working.state.n_free > _CROWDED * self.problem.n_weights
 
     def _newton(self, working: WorkingSet) -> None:

@@ -16,36 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.solver.simplex_projection import project_onto_simplex, simplex_threshold
-
-
-@compiled
-def scores_of_active(
-    features: NDArray[np.floating],
-    weight: NDArray[np.float64],
-    classes: NDArray[np.int32],
-    count: NDArray[np.int32],
-    scores: NDArray[np.float64],
-) -> None:
-    """Fills scores_ia = ⟨w_a, φ_i⟩ for the active classes a of each point."""
-    for i in range(features.shape[0]):
-        for a in range(count[i]):
-            w, score = weight[classes[i, a]], 0.0
-            for j in range(features.shape[1]):
-                score += w[j] * features[i, j]
-            scores[i, a] = score
-
-
-@compiled
-def loss_of_active(scores: NDArray[np.float64], count: NDArray[np.int32]) -> float:
-    """Σ_i max_a g_ia over the active classes; the label, with g = 0, is one of them."""
-    loss = 0.0
-    for i in range(len(count)):
-        largest = 0.0
-        for a in range(1, count[i]):
-            largest = max(largest, scores[i, a] + 1.0 - scores[i, 0])
-        loss += largest
-    return loss
+from dualview_plugin.solver.dual.simplex_projection import project_onto_simplex, simplex_threshold
+from dualview_plugin.solver.objective import margin_violation
 
 
 @compiled
@@ -67,7 +39,7 @@ def proximal_step(
             beta[i, a] = b
             envelope -= change * change / (2.0 * sigma)
             if a > 0:
-                envelope += b * (scores[i, a] + 1.0 - scores[i, 0])
+                envelope += b * margin_violation(scores[i, a], scores[i, 0])
     return envelope
 
 
@@ -78,7 +50,7 @@ def shift_by_gradient(
     """Fills point = β⁰ + σ g of one training point."""
     point[0] = old_beta[0]
     for a in range(1, size):
-        point[a] = old_beta[a] + sigma * (scores[a] + 1.0 - scores[0])
+        point[a] = old_beta[a] + sigma * margin_violation(scores[a], scores[0])
 
 
 @compiled

@@ -1,0 +1,41 @@
+"""The working set: the points on which the inner solvers work between two screens."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualview_plugin.solver.dual.simplex_state import SimplexState
+from dualview_plugin.solver.problem import CrammerSingerProblem
+
+
+class WorkingSet:
+    """Copies of some points, on which the inner solvers work, and W."""
+
+    def __init__(
+        self, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64], rows: NDArray[np.int64]
+    ) -> None:
+        self.rows, self.weight = rows, weight
+        self.features = problem.features[rows] if len(rows) < problem.n_train else problem.features
+        self.squared_norms = problem.squared_norms[rows]
+        self.class_scale = problem.class_scale
+        self.state = state.subset(rows)
+
+    @classmethod
+    def of_competing(
+        cls, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64]
+    ) -> WorkingSet:
+        """All points with more than one active class."""
+        return cls(problem, state, weight, state.competing)
+
+    def refresh(self, state: SimplexState) -> bool:
+        """Takes the lists of its points anew, if these still are the ones with more than one active class."""
+        if not np.array_equal(state.competing, self.rows):
+            return False
+        self.state = state.subset(self.rows)
+        return True
+
+    @property
+    def size(self) -> int:
+        """The number of points."""
+        return len(self.rows)

@@ -1,0 +1,1 @@
+"""Linear systems that Newton's method and the interior-point method share."""

@@ -1,0 +1,1 @@
+"""The proximal-point method whose steps are solved by semismooth Newton."""
