@@ -38,9 +38,9 @@ class StoppedRepresenterPoints(RepresenterPoints):
 
     from_zero = False
 
-    def _retrain(self, features: Tensor, targets: Tensor) -> SoftmaxRegression:
+    def _retrain(self, features: Tensor, targets: Tensor, start: Tensor) -> SoftmaxRegression:
         decay, targets = self.weight_decay, targets.to(features)
-        weight = torch.zeros_like(self._network_weight(features)) if self.from_zero else self._network_weight(features)
+        weight = (torch.zeros_like(start) if self.from_zero else start).to(features)
 
         def loss(weight: Tensor) -> float:
             log_probabilities = (features @ weight.T).log_softmax(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from torch.utils.data import TensorDataset
 
 from dualview_plugin.attribution import InfluenceFunctions
 from dualview_plugin.errors import ConvergenceWarning, DivergenceError, DualViewError
-from dualview_plugin.last_layer import fit_softmax_regression
+from dualview_plugin.features import FeatureExtractor
+from dualview_plugin.last_layer import CholeskyInverse, ConjugateGradientInverse, fit_softmax_regression
 from tests.gradients.networks import N_CLASSES, Tied
 
 N_TRAIN, N_TEST = 53, 5
@@ -125,8 +128,8 @@ def test_block_size_counts_solver_vectors_and_attributions(monkeypatch: pytest.M
     expected = method.attribute(x, TARGET)
     monkeypatch.setattr("dualview_plugin.attribution.influence_functions._BLOCK_BYTES", 20_000)
     monkeypatch.setattr("dualview_plugin.attribution.influence_functions._GRADIENT_ELEMENTS", 1000)
-    assert method.block_size == 20_000 // (48 * 33 * N_CLASSES + 4 * N_TRAIN) < N_TEST
-    torch.testing.assert_close(method.attribute(x, TARGET), expected)
+    assert method.block_size == 20_000 // (48 * 33 * N_CLASSES + 8 * N_TRAIN) < N_TEST
+    torch.testing.assert_close(method.attribute(x, TARGET), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +140,117 @@ def test_bad_parameters_are_refused(options: dict[str, Any]) -> None:
     (parameter,) = options
     with pytest.raises(DualViewError, match=f"{parameter} of InfluenceFunctions must be"):
         influence(**options)
+
+
+def confident_world(scale: float) -> tuple[nn.Module, TensorDataset, Tensor]:
+    """A network in single precision whose logits differ by up to a few hundred."""
+    model, train, x = tied_world()
+    with torch.no_grad():
+        model.fc.weight.mul_(scale)
+    return model, train, x
+
+
+def by_formula(method: InfluenceFunctions, x: Tensor, target: Tensor) -> Tensor:
+    """The formula in double precision from the network's features; the label's residual is minus the others' sum."""
+    extract, (x_train, labels) = FeatureExtractor(method.model, "fc"), method.train_dataset.tensors
+    layer = method.model.fc
+    gradients, probabilities = [], []
+    for inputs, classes in ((x, target), (x_train, labels)):
+        features = extract(inputs)[0].detach().double()
+        p = (features @ layer.weight.detach().double().mT + layer.bias.detach().double()).softmax(1)
+        residuals = p.masked_fill(one_hot(classes, N_CLASSES).bool(), 0.0)
+        residuals[torch.arange(len(p)), classes] = -residuals.sum(1)
+        gradients.append(torch.einsum("nc,nf->ncf", residuals, features).flatten(1))
+        probabilities.append(p)
+    spread = torch.diag_embed(probabilities[1]) - torch.einsum("na,nb->nab", probabilities[1], probabilities[1])
+    hessian = torch.einsum("nab,nf,ng->afbg", spread, features, features).flatten(2).flatten(0, 1) / len(features)
+    damped = hessian + method.damping * torch.eye(len(hessian), dtype=torch.float64)
+    return gradients[0] @ torch.linalg.solve(damped, gradients[1].mT)
+
+
+def assert_rows_agree(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Each row by itself, since rows differ by orders of magnitude."""
+    assert found.dtype == torch.float64
+    # The squares of 1e-200 underflow: compare after division by the largest entry.
+    largest = expected.abs().amax(1, keepdim=True)
+    assert (largest > 0).all()
+    assert ((found - expected) / largest).norm(dim=1).max() <= tolerance * (expected / largest).norm(dim=1).min()
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0, 2000.0])
+@pytest.mark.parametrize(("solver", "tolerance"), [("exact", 1e-6), ("cg", 1e-3)])
+def test_a_confident_network_in_single_precision(scale: float, solver: str, tolerance: float) -> None:
+    model, train, x = confident_world(scale)
+    method = InfluenceFunctions(model, "fc", train, solver=solver, show_progress=False)
+    expected = by_formula(method, x, model.eval()(x).argmax(1))
+    assert_rows_agree(method.attribute(x), expected, tolerance)
+    assert scale == 1.0 or expected.abs().max(1).values.min() < 1e-15
+
+
+def test_self_influence_and_pairs_of_a_confident_network() -> None:
+    model, train, _ = confident_world(300.0)
+    decisions = model.eval()(train.tensors[0]).argmax(1)
+    train = TensorDataset(train.tensors[0], decisions)
+    method = InfluenceFunctions(model, "fc", train, show_progress=False)
+    expected = by_formula(method, *train.tensors)
+    own = method.self_influence()
+    torch.testing.assert_close(own, expected.diagonal(), rtol=1e-6, atol=0)
+    assert own.min() < 1e-40
+    indices = torch.arange(N_TRAIN)[:, None]
+    pairs = method._pair_attribution(train.tensors[0].requires_grad_(), decisions, indices)
+    torch.testing.assert_close(pairs.detach(), own[:, None], rtol=1e-6, atol=0)
+    assert pairs.requires_grad
+
+
+def test_lissa_of_a_confident_network() -> None:
+    model, train, x = confident_world(30.0)
+    method = InfluenceFunctions(model, "fc", train, solver="lissa", damping=0.1, show_progress=False, max_iter=20000)
+    expected = by_formula(method, x, model.eval()(x).argmax(1))
+    assert_rows_agree(method.attribute(x), expected, 0.2)
+
+
+def test_auto_is_exact_within_the_budget_and_cg_beyond() -> None:
+    weights = 33 * N_CLASSES
+    model, train, x = tied_world()
+    exact, within, beyond = (
+        InfluenceFunctions(model, "fc", train, memory_budget=budget, show_progress=False)
+        for budget in (2**30, 16 * weights**2, 16 * weights**2 - 1)
+    )
+    assert type(exact.fit()._inverse) is type(within.fit()._inverse) is CholeskyInverse
+    assert type(beyond.fit()._inverse) is ConjugateGradientInverse
+    torch.testing.assert_close(beyond.attribute(x, TARGET), exact.attribute(x, TARGET), rtol=1e-3, atol=1e-4)
+
+
+class Counted(TensorDataset):
+    """Training data that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_exact_beyond_the_memory_is_refused_before_the_data_are_read() -> None:
+    model = nn.Sequential(nn.Linear(3, 7), nn.Linear(7, 400_000, bias=False))
+    train = Counted(torch.randn(97, 3), torch.arange(97))
+    method = InfluenceFunctions(model, "1", train, solver="exact", show_progress=False)
+    with pytest.raises(DualViewError, match="solver of InfluenceFunctions must be 'cg' or 'auto'"):
+        method.attribute(torch.randn(2, 3))
+    assert train.reads < 13
+
+
+@pytest.mark.parametrize("solver", ["auto", "exact", "cg"])
+@pytest.mark.parametrize("damping", [1e-30, 1e-17])
+def test_a_damping_below_rounding_is_refused(solver: str, damping: float) -> None:
+    method, x = influence(solver=solver, damping=damping)
+    with pytest.raises(DualViewError, match="damping of InfluenceFunctions must be above the rounding"):
+        method.attribute(x, TARGET)
+
+
+@pytest.mark.parametrize("damping", [1e-30, 1e300])
+def test_lissa_with_any_damping_gives_numbers_or_a_refusal(damping: float) -> None:
+    method, x = influence(solver="lissa", damping=damping, max_iter=10)
+    with warnings.catch_warnings(), contextlib.suppress(DualViewError):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        assert method.attribute(x, TARGET).isfinite().all()

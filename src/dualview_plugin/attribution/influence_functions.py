@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.data import TrainData
+from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.last_layer import (
     CholeskyInverse,
     ConjugateGradientInverse,
     InverseCurvature,
+    LinearLayer,
     LissaInverse,
     SoftmaxCurvature,
+    softmax_residuals,
+    total_memory,
+    weight_gradients,
 )
 from dualview_plugin.validation import check_integer, check_option, check_positive
 
 # Memory that a block of test points may take, in bytes.
 _BLOCK_BYTES = 2**30
 # Elements of the training gradients that are written out at a time.
-_GRADIENT_ELEMENTS = 2**24
+_GRADIENT_ELEMENTS = 2**23
+# Training points on which the last layer is compared with the network's outputs.
+_CHECKED_ROWS = 256
 
 
 class InfluenceFunctions(DataAttribution):
@@ -32,12 +38,18 @@ class InfluenceFunctions(DataAttribution):
     L is the cross entropy and H the Hessian of the mean training loss. Positive: leaving the training point out would
     raise the test loss, by τ/n_train to first order; the point is helpful, a proponent.
 
+    Attributions come in float64, whatever the network's precision: a point of which the network is sure has a gradient
+    of e^(−gap) for a gap between its logits, and attributions are products of two such gradients. Logits and losses are
+    therefore computed from the features in float64. Maps at the input have the input's own precision.
+
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The outputs of the final layer
-            must be the network's logits.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
+            its outputs the network's outputs.
         solver: how (H + δI)⁻¹ is applied.
-            ``"exact"``: one factorisation in float64, then matrix products. The choice as long as (n_classes ·
-            n_features)² float64 numbers fit in memory twice.
+            ``"auto"``: ``"exact"`` if its two matrices of (n_classes · n_features)² float64 numbers fit in
+            ``memory_budget``, else ``"cg"``.
+            ``"exact"``: one factorisation in float64, then matrix products. The choice as long as both matrices fit in
+            memory.
             ``"cg"``: conjugate gradients on products with H, in float64, to a tolerance. For many classes or features.
             ``"lissa"``: the stochastic estimate that the paper used. To compare with published figures; the slowest.
         damping: δ, above zero. H alone is singular. Directions with an eigenvalue below δ, which few training points
@@ -49,9 +61,11 @@ class InfluenceFunctions(DataAttribution):
         scale: of ``"lissa"``: at least half the largest eigenvalue of H + δI; None: 1.1 times that eigenvalue,
             doubled where the batches make it diverge.
         seed: of ``"lissa"``: the order of the training points in its batches.
+        memory_budget: bytes up to which ``"auto"`` is ``"exact"``; 1 GiB are 8192 weights.
 
     Raises:
-        InvalidTypeError, InvalidValueError: a parameter breaks its constraint.
+        InvalidTypeError, InvalidValueError: a parameter breaks its constraint; the final layer is not linear or not
+            the network's last; ``"exact"`` needs more memory than the machine has.
         DivergenceError: ``"lissa"`` diverged; it never returns NaN.
 
     Warns:
@@ -68,6 +82,7 @@ class InfluenceFunctions(DataAttribution):
     """
 
     _inverse: InverseCurvature
+    _layer: LinearLayer
 
     def __init__(
         self,
@@ -75,59 +90,80 @@ class InfluenceFunctions(DataAttribution):
         final_fc_layer: nn.Module | str,
         train_dataset: TrainData,
         *,
-        solver: str = "exact",
+        solver: Literal["auto", "exact", "cg", "lissa"] = "auto",
         damping: float = 0.01,
         include_bias: bool = False,
         tol: float | None = None,
         max_iter: int | None = None,
         scale: float | None = None,
         seed: int = 0,
+        memory_budget: int = 2**30,
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(model, final_fc_layer, train_dataset, **common)
         owner = self.get_name()
-        self.solver = check_option(solver, "solver", owner, ("exact", "cg", "lissa"))
+        self.solver = check_option(solver, "solver", owner, ("auto", "exact", "cg", "lissa"))
         self.damping = check_positive(damping, "damping", owner)
         self.include_bias = bool(include_bias)
         self.tol = None if tol is None else check_positive(tol, "tol", owner)
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
         self.scale = None if scale is None else check_positive(scale, "scale", owner)
         self.seed = check_integer(seed, "seed", owner, minimum=0)
+        self.memory_budget = check_integer(memory_budget, "memory_budget", owner)
+
+    def _check_probe(self, features: Tensor, logits: Tensor) -> None:
+        """The final layer is the network's last, and its Hessian fits where it must."""
+        self._last_layer(features, logits)
+        memory = CholeskyInverse.memory(self._with_bias(features).shape[1] * logits.shape[1])
+        if self.solver == "exact" and memory > total_memory(features.device):
+            constraint = "'cg' or 'auto' where the matrices of 'exact' do not fit in the machine's memory"
+            raise InvalidValueError("solver", self.get_name(), constraint, f"'exact' with {memory:.1e} bytes")
+
+    def _last_layer(self, features: Tensor, logits: Tensor) -> LinearLayer:
+        """The layer that maps these features to these logits."""
+        return LinearLayer.last_of(self.model, self.extractor.layer_name, features, logits, self.get_name())
 
     def _fit(self) -> None:
         training = self._training_features()
+        self._layer = self._last_layer(training.features[:_CHECKED_ROWS], training.logits[:_CHECKED_ROWS])
+        logits = torch.cat([self._layer(rows) for rows in torch.split(training.features, self.batch_size)])
         self._features = self._with_bias(training.features)
-        self._residuals = _residuals(training.logits, training.labels)
-        self._inverse = self._make_inverse(training.logits.softmax(1))
+        self._residuals = softmax_residuals(logits, training.labels)
+        self._inverse = self._make_inverse(logits.softmax(1))
 
     def _make_inverse(self, probabilities: Tensor) -> InverseCurvature:
         """(H + δI)⁻¹ by the chosen solver; LiSSA, whose noise is far above rounding, in the features' precision."""
         precision = self._features.dtype if self.solver == "lissa" else torch.float64
-        curvature = SoftmaxCurvature(self._features, probabilities, self.damping, precision)
-        if self.solver == "exact":
+        curvature = SoftmaxCurvature(self._features, probabilities, self.damping, precision, self.get_name())
+        if self.solver == "lissa":
+            depth, tol = self.max_iter or 5000, self.tol or 1e-3
+            return LissaInverse(curvature, self.scale, depth=depth, tol=tol, seed=self.seed)
+        fits = CholeskyInverse.memory(self._n_weights) <= self.memory_budget
+        if self.solver == "exact" or (self.solver == "auto" and fits):
             return CholeskyInverse(curvature)
-        if self.solver == "cg":
-            return ConjugateGradientInverse(curvature, self.tol or 1e-6, self.max_iter or 1000)
-        depth, tol = self.max_iter or 5000, self.tol or 1e-3
-        return LissaInverse(curvature, self.scale, depth=depth, tol=tol, seed=self.seed)
+        return ConjugateGradientInverse(curvature, self.tol or 1e-6, self.max_iter or 1000)
+
+    @property
+    def _n_weights(self) -> int:
+        """The last layer's weights that count."""
+        return self._features.shape[1] * self.n_classes_
 
     @property
     def block_size(self) -> int:
         """Test points for which the gradients, the solver's vectors and the attributions take at most 1 GiB."""
         self.ensure_fitted()
-        n_weights = self._features.shape[1] * self.n_classes_
-        return max(1, _BLOCK_BYTES // (6 * 8 * n_weights + self._features.element_size() * self.n_train_))
+        return max(1, _BLOCK_BYTES // (8 * (6 * self._n_weights + self.n_train_)))
 
     @torch.no_grad()
     def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
         parts = [self._loss_gradients(*part) for part in zip(*self._split(inputs, target), strict=True)]
-        solved = self._inverse.solve(torch.cat(parts)).to(self._features.dtype).flatten(1)
+        solved = self._inverse.solve(torch.cat(parts)).flatten(1)
         return torch.cat([solved @ gradients.flatten(1).mT for gradients in self._training_gradients()], 1)
 
     def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
         unique, position = torch.unique(train_indices, return_inverse=True)
         with torch.no_grad():
-            solved = self._inverse.solve(self._gradients_at(unique)).to(self._features.dtype)
+            solved = self._inverse.solve(self._gradients_at(unique))
         return torch.einsum("bcf,bkcf->bk", self._loss_gradients(inputs, target), solved[position])
 
     @torch.no_grad()
@@ -135,24 +171,24 @@ class InfluenceFunctions(DataAttribution):
         parts = []
         for indices in torch.split(torch.arange(self.n_train_, device=self.device), self.block_size):
             gradients = self._gradients_at(indices)
-            parts.append((self._inverse.solve(gradients).to(gradients) * gradients).sum((1, 2)))
+            parts.append((self._inverse.solve(gradients) * gradients).sum((1, 2)))
         return torch.cat(parts)
 
     def _loss_gradients(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """∇L(x, c) (n, n_classes, n_features), differentiable in the inputs."""
-        features, logits = self.extract(inputs)
-        return _outer(_residuals(logits, target), self._with_bias(features))
+        """∇L(x, c) (n, n_classes, n_features) in float64, differentiable in the inputs."""
+        features, _ = self.extract(inputs)
+        return weight_gradients(softmax_residuals(self._layer(features), target), self._with_bias(features))
 
     def _gradients_at(self, indices: Tensor) -> Tensor:
         """∇L(x_i, y_i) (n, n_classes, n_features) of these training points."""
-        return _outer(self._residuals[indices], self._features[indices])
+        return weight_gradients(self._residuals[indices], self._features[indices])
 
     def _training_gradients(self) -> Iterator[Tensor]:
         """∇L(x_i, y_i) of all training points in order, block by block."""
-        rows = max(1, _GRADIENT_ELEMENTS // (self._features.shape[1] * self.n_classes_))
+        rows = max(1, _GRADIENT_ELEMENTS // self._n_weights)
         blocks = zip(torch.split(self._residuals, rows), torch.split(self._features, rows), strict=True)
         for residuals, features in blocks:
-            yield _outer(residuals, features)
+            yield weight_gradients(residuals, features)
 
     def _split(self, inputs: Tensor, target: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Inputs and classes in parts of at most ``batch_size``, for the forward pass."""
@@ -161,13 +197,3 @@ class InfluenceFunctions(DataAttribution):
     def _with_bias(self, features: Tensor) -> Tensor:
         """The features, with a constant one for the bias if that counts."""
         return torch.cat([features, features.new_ones(len(features), 1)], 1) if self.include_bias else features
-
-
-def _residuals(logits: Tensor, labels: Tensor) -> Tensor:
-    """∂L/∂logits (n, n_classes): probabilities minus the one-hot labels."""
-    return logits.softmax(1) - one_hot(labels, logits.shape[1])
-
-
-def _outer(residuals: Tensor, features: Tensor) -> Tensor:
-    """The gradients (n, n_classes, n_features) of the weights."""
-    return residuals[:, :, None] * features[:, None, :]

@@ -11,8 +11,11 @@ from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.data import TrainData
 from dualview_plugin.features import Standardizer, TrainingFeatures
-from dualview_plugin.last_layer import SoftmaxRegression, fit_softmax_regression
+from dualview_plugin.last_layer import LinearLayer, SoftmaxRegression, fit_softmax_regression
 from dualview_plugin.validation import check_integer, check_positive
+
+# Training points on which the last layer is compared with the network's outputs.
+_CHECKED_ROWS = 256
 
 
 class RepresenterPoints(FeatureKernelAttribution):
@@ -23,10 +26,11 @@ class RepresenterPoints(FeatureKernelAttribution):
     point's attributions add up to the retrained logit.
 
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
+            its outputs the network's outputs.
         weight_decay: λ, above zero. Larger: weights that are smaller and further from the network's.
         tol: stationarity ‖∇‖ / (2λ‖V‖) to reach, which is the relative error of the reconstruction Σ_i α_i φ(x_i)ᵀ of
-        V.
+            V.
         max_iter: Newton steps at most.
 
     Attributes:
@@ -35,7 +39,8 @@ class RepresenterPoints(FeatureKernelAttribution):
             :class:`FeatureKernelAttribution`; every training point is a support point, and the bias is zero.
 
     Raises:
-        InvalidTypeError, InvalidValueError: a parameter breaks its constraint.
+        InvalidTypeError, InvalidValueError: a parameter breaks its constraint; the final layer is not linear or not
+            the network's last.
 
     Warns:
         ConvergenceWarning: the fit stopped before ``tol``; the message has its figures.
@@ -68,10 +73,19 @@ class RepresenterPoints(FeatureKernelAttribution):
         self.tol = check_positive(tol, "tol", owner)
         self.max_iter = check_integer(max_iter, "max_iter", owner)
 
+    def _check_probe(self, features: Tensor, logits: Tensor) -> None:
+        """The final layer is the network's last."""
+        self._last_layer(features, logits)
+
+    def _last_layer(self, features: Tensor, logits: Tensor) -> LinearLayer:
+        """The layer that maps these features to these logits."""
+        return LinearLayer.last_of(self.model, self.extractor.layer_name, features, logits, self.get_name())
+
     def _fit(self) -> None:
         training = self._training_features()
         targets = self._targets(training)
-        self.regression_ = self._retrain(training.features, targets)
+        start = self._last_layer(training.features[:_CHECKED_ROWS], training.logits[:_CHECKED_ROWS]).weight
+        self.regression_ = self._retrain(training.features, targets, start)
         alpha = (targets - self.regression_.probabilities) / (2 * self.weight_decay * len(targets))
         self._standardizer = Standardizer.identity(training.features)
         self._set_support(torch.arange(len(alpha)), training.features, alpha)
@@ -82,16 +96,8 @@ class RepresenterPoints(FeatureKernelAttribution):
         """What the last layer is retrained to: t, (n_train, n_classes), in double precision."""
         return training.logits.double().softmax(1)
 
-    def _retrain(self, features: Tensor, targets: Tensor) -> SoftmaxRegression:
-        start = self._network_weight(features)
+    def _retrain(self, features: Tensor, targets: Tensor, start: Tensor) -> SoftmaxRegression:
+        """The retrained layer, from the network's own weights, which are near the minimum as a rule."""
         return fit_softmax_regression(
             features, targets, self.weight_decay, start=start, tol=self.tol, max_iter=self.max_iter
         )
-
-    def _network_weight(self, features: Tensor) -> Tensor:
-        """The network's own last weights, near the minimum as a rule; zeros where the layer has no such matrix."""
-        shape = (self.n_classes_, features.shape[1])
-        weight = getattr(self.extractor.layer, "weight", None)
-        if isinstance(weight, Tensor) and weight.shape == shape:
-            return weight.detach()
-        return features.new_zeros(shape)

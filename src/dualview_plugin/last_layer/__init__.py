@@ -6,6 +6,9 @@ from dualview_plugin.last_layer.inverse_curvature import (
     InverseCurvature,
     LissaInverse,
 )
+from dualview_plugin.last_layer.linear_layer import LinearLayer
+from dualview_plugin.last_layer.loss_gradients import softmax_residuals, weight_gradients
+from dualview_plugin.last_layer.memory import total_memory
 from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
 from dualview_plugin.last_layer.softmax_regression import SoftmaxRegression, fit_softmax_regression
 
@@ -13,8 +16,12 @@ __all__ = [
     "CholeskyInverse",
     "ConjugateGradientInverse",
     "InverseCurvature",
+    "LinearLayer",
     "LissaInverse",
     "SoftmaxCurvature",
     "SoftmaxRegression",
     "fit_softmax_regression",
+    "softmax_residuals",
+    "total_memory",
+    "weight_gradients",
 ]

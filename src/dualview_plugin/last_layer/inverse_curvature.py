@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dualview_plugin.errors import ConvergenceWarning, DivergenceError
+from dualview_plugin.errors import ConvergenceWarning, DivergenceError, InvalidValueError
 from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
 
 
@@ -30,11 +30,22 @@ class InverseCurvature(Protocol):
 class CholeskyInverse:
     """The inverse through one factorisation of the assembled matrix, in float64.
 
+    Raises:
+        InvalidValueError: the damping is so small that rounding leaves no positive definite matrix.
+
     Cost: (n_classes · n_features)³/3 once, then (n_classes · n_features)² for each vector; memory: two such matrices.
     """
 
     def __init__(self, curvature: SoftmaxCurvature) -> None:
-        self._factor = torch.linalg.cholesky(curvature.matrix())
+        curvature.check_damping()
+        self._factor, info = torch.linalg.cholesky_ex(curvature.matrix())
+        if int(info):
+            raise curvature.damping_error()
+
+    @staticmethod
+    def memory(n_weights: int) -> int:
+        """Bytes of the matrix and its factor."""
+        return 2 * 8 * n_weights**2
 
     def solve(self, gradients: Tensor) -> Tensor:
         """(H + δI)⁻¹ g, to rounding."""
@@ -51,6 +62,9 @@ class ConjugateGradientInverse:
         tol: stop where ‖g − (H + δI) v‖ ≤ tol · ‖g‖, for each vector.
         max_iter: stop there in any case, with a ConvergenceWarning.
 
+    Raises:
+        InvalidValueError: the damping is so small that rounding leaves no positive definite matrix.
+
     Cost: one product with the curvature per iteration, for the vectors that have not converged.
     """
 
@@ -58,16 +72,19 @@ class ConjugateGradientInverse:
     tol: float = 1e-6
     max_iter: int = 1000
 
+    def __post_init__(self) -> None:
+        self.curvature.check_damping()
+
     def solve(self, gradients: Tensor) -> Tensor:
         """(H + δI)⁻¹ g to the relative tolerance."""
-        right = gradients.to(self.curvature.dtype)
+        right, sizes = _scaled(gradients, self.curvature.dtype)
         solution, residuals = conjugate_gradients(self.curvature.product, right, self.tol, self.max_iter)
         worst = float(residuals.max()) if len(residuals) else 0.0
         if worst > self.tol:
             _warn(
                 f"conjugate gradients stopped at relative residual {worst:.1e} above tol {self.tol:.1e}", self.max_iter
             )
-        return solution
+        return solution * sizes
 
 
 @dataclass(frozen=True)
@@ -98,13 +115,23 @@ class LissaInverse:
     tol: float = 1e-3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        limit = torch.finfo(self.curvature.dtype).max ** 0.5
+        if self.curvature.damping > limit:
+            constraint = f"at most {limit:.0e}, so that squares of its products are finite"
+            raise InvalidValueError("damping", self.curvature.owner, constraint, repr(self.curvature.damping))
+
     def solve(self, gradients: Tensor) -> Tensor:
         """An estimate of (H + δI)⁻¹ g.
 
         Raises:
             DivergenceError: v left the ball in which the iteration stays with a sufficient scale, which was given.
         """
-        right = gradients.to(self.curvature.dtype)
+        right, sizes = _scaled(gradients, self.curvature.dtype)
+        return self._solve_scaled(right) * sizes
+
+    def _solve_scaled(self, right: Tensor) -> Tensor:
+        """An estimate for vectors of ordinary size, with the given scale or the first that does not diverge."""
         if self.scale is not None:
             return self._solve(right, self.scale)
         scale = 1.1 * self.curvature.largest_eigenvalue(seed=self.seed)
@@ -195,6 +222,16 @@ def conjugate_gradients(
         direction[active] = residual[active] + (square[active] / before).view(shape) * ahead
         active = active[square[active].sqrt() > tol * norms[active]]
     return solution, square.sqrt() / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+
+
+def _scaled(vectors: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The vectors with a largest entry of one, in a precision that may be lower, and their sizes in their own.
+
+    Gradients of confident points are as small as 1e-300: their squares underflow in every precision.
+    """
+    sizes = vectors.abs().amax((1, 2), keepdim=True) if len(vectors) else vectors.new_ones(0, 1, 1)
+    sizes = torch.where(sizes > 0, sizes, 1.0)
+    return (vectors / sizes).to(dtype), sizes
 
 
 def _squares(vectors: Tensor) -> Tensor:

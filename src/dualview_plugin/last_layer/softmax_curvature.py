@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dualview_plugin.errors import InvalidValueError
+
 # Elements of the (vectors x classes x rows) scores that a product holds at a time: 16 MiB in float64.
 _SCORE_ELEMENTS = 2**21
 # Rows of the training features in one block of the assembly.
@@ -26,20 +28,47 @@ class SoftmaxCurvature:
         probabilities: p (n_train, n_classes), the softmax outputs of the layer.
         damping: δ, zero or more, added to the diagonal.
         dtype: precision of the computation; blocks of the features are converted to it, one at a time.
+        owner: the class that was given the damping, for error messages.
     """
 
     def __init__(
-        self, features: Tensor, probabilities: Tensor, damping: float, dtype: torch.dtype = torch.float64
+        self,
+        features: Tensor,
+        probabilities: Tensor,
+        damping: float,
+        dtype: torch.dtype = torch.float64,
+        owner: str = "SoftmaxCurvature",
     ) -> None:
         self.features = features
         self.probabilities = probabilities.to(dtype)
         self.damping = damping
         self.dtype = dtype
+        self.owner = owner
 
     @property
     def shape(self) -> tuple[int, int]:
         """Shape (n_classes, n_features) of the weights."""
         return self.probabilities.shape[1], self.features.shape[1]
+
+    def check_damping(self) -> None:
+        """Refuse a damping below the rounding of H, which then has eigenvalues of both signs.
+
+        Rounding is taken as n_classes · n_features · eps times the largest entry on the diagonal.
+        """
+        if not self.damping >= self._rounding():
+            raise self.damping_error()
+
+    def damping_error(self) -> InvalidValueError:
+        """The refusal of a damping that does not make H positive definite."""
+        constraint = f"above the rounding of the Hessian, {self._rounding():.1e}"
+        return InvalidValueError("damping", self.owner, constraint, repr(self.damping))
+
+    def _rounding(self) -> float:
+        diagonal = torch.zeros(self.shape, dtype=self.dtype, device=self.features.device)
+        for features, probabilities in self._rows(_ASSEMBLY_ROWS):
+            diagonal.addmm_((probabilities * (1 - probabilities)).mT, features.square())
+        largest = float(diagonal.max()) / len(self.features)
+        return largest * diagonal.numel() * torch.finfo(self.dtype).eps
 
     def matrix(self) -> Tensor:
         """H + δI as a matrix over the weights in row-major order, (n_classes · n_features) squared.

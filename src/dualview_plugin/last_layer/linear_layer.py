@@ -1,0 +1,88 @@
+"""A network's last layer as the map f = W φ + b, and the proof that it is one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from dualview_plugin.errors import InvalidValueError
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """Logits W φ + b in float64, from the weights of the network's last layer.
+
+    Args:
+        weight: W (n_classes, n_features), float64.
+        bias: b (n_classes,), float64.
+        eps: the rounding unit of the layer's own precision.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    @classmethod
+    def last_of(cls, model: nn.Module, name: str, features: Tensor, logits: Tensor, owner: str) -> LinearLayer:
+        """The last layer of a network, after a test that it maps its features to the network's outputs.
+
+        Args:
+            model: the network.
+            name: dotted name of the layer, or of a module that does no more than it does (dropout and the layer).
+            features: what flows into the module for some samples, flattened (n, n_features).
+            logits: the network's outputs for them (n, n_classes).
+            owner: the class that asks, for the message.
+
+        Raises:
+            InvalidValueError: the module is not linear, or something else follows it, such as a softmax, a scale, or
+                another layer.
+        """
+        layer = _find(model.get_submodule(name), features.shape[1], logits.shape[1])
+        if layer is None or not layer._reproduces(features, logits):
+            constraint = "the linear layer whose outputs are the network's outputs, the logits"
+            raise InvalidValueError("final_fc_layer", owner, constraint, repr(name) + _advice(model, name, logits))
+        return layer
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Logits (n, n_classes) in float64 of features (n, n_features); differentiable."""
+        return features.to(self.weight.dtype) @ self.weight.mT + self.bias
+
+    def _reproduces(self, features: Tensor, logits: Tensor) -> bool:
+        """Whether W φ + b are the network's outputs, up to the rounding of the outputs and of the sum.
+
+        The sum is allowed √eps of its absolute terms in float32: TF32 on a GPU needs about that.
+        """
+        expected = self(features)
+        terms = features.to(self.weight.dtype).abs() @ self.weight.abs().mT + self.bias.abs()
+        precision = torch.finfo(torch.float64 if self.eps < 1e-10 else torch.float32).eps
+        limit = 8 * self.eps * expected.abs().amax(1, keepdim=True) + math.sqrt(precision) * terms
+        return bool(((expected - logits).abs() <= limit).all())
+
+
+def _find(module: nn.Module, n_features: int, n_classes: int) -> LinearLayer | None:
+    """The last linear map from the features to the classes in a module; None if it has none."""
+    for layer in reversed(list(module.modules())):
+        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+        if _is_matrix(weight) and weight.flatten(1).shape == (n_classes, n_features):
+            eps = torch.finfo(weight.dtype).eps
+            matrix = weight.detach().flatten(1).to(torch.float64)
+            return LinearLayer(matrix, matrix.new_zeros(n_classes) if bias is None else bias.detach().to(matrix), eps)
+    return None
+
+
+def _is_matrix(weight: object) -> TypeGuard[Tensor]:
+    """Whether an attribute called weight can be the matrix of a linear layer."""
+    return isinstance(weight, Tensor) and weight.ndim >= 2 and weight.is_floating_point()
+
+
+def _advice(model: nn.Module, name: str, logits: Tensor) -> str:
+    """What may follow the named module: a later layer that gives as many outputs as the network, or something else."""
+    weights = {other: getattr(module, "weight", None) for other, module in model.named_modules()}
+    names = [other for other, weight in weights.items() if _is_matrix(weight) and len(weight) == logits.shape[1]]
+    if names and names[-1] != name:
+        return f"; the last one with {logits.shape[1]} outputs is {names[-1]!r}"
+    return ", whose outputs are other ones; take off the softmax or scale behind it"
