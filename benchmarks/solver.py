@@ -32,7 +32,6 @@ from benchmarks.networks import PaperCNN
 from benchmarks.record import environment, write_json
 from benchmarks.training import Recipe, trained
 from dualview_plugin.solver import solve_crammer_singer
-from dualview_plugin.solver.interior import interior_point
 from dualview_plugin.solver.problem import make_problem
 from dualview_plugin.solver.screening import active_set
 from dualview_plugin.solver.solution import certify
@@ -157,7 +156,7 @@ def profile(case: str, C: float, limit: float) -> tuple[float, float]:
         in_screens.append(time.perf_counter() - started)
         return result
 
-    active_set.screen = interior_point.screen = timed_screen
+    active_set.screen = timed_screen
     seconds = run_ours(features, labels, C, limit)["seconds"]
     return (peak_mib() - before) * 2**20 / features.nbytes, sum(in_screens) / seconds
 

@@ -13,12 +13,12 @@ from dualview_plugin.solver.absent_classes import AbsentClasses
 from dualview_plugin.solver.dual.simplex_state import SimplexState
 from dualview_plugin.solver.dual.warm_start import check_same_data, warm_state
 from dualview_plugin.solver.interior.history import CentralPathHistory
-from dualview_plugin.solver.interior.interior_point import LARGEST_WEIGHT
 from dualview_plugin.solver.interior.predictor_corrector import CentralPathIterate
 from dualview_plugin.solver.options import SolverOptions
 from dualview_plugin.solver.problem import CrammerSingerProblem, make_problem
 from dualview_plugin.solver.screening.active_set import ActiveSetSolver
 from dualview_plugin.solver.screening.monitor import Callback, Monitor, StopReason
+from dualview_plugin.solver.screening.strategy import LARGEST_INTERIOR
 from dualview_plugin.solver.solution import CrammerSingerSolution, certify
 
 _ADVICE: dict[StopReason, str] = {
@@ -166,8 +166,8 @@ def _by_screens(
 
 
 def _check_size(problem: CrammerSingerProblem, options: SolverOptions) -> None:
-    if options.method == "interior" and problem.n_weights > LARGEST_WEIGHT:
-        constraint = f"another than 'interior' for n_classes · n_features above {LARGEST_WEIGHT}"
+    if options.method == "interior" and problem.n_weights > LARGEST_INTERIOR:
+        constraint = f"another than 'interior' for n_classes · n_features above {LARGEST_INTERIOR}"
         value = f"'interior' for {problem.n_weights}"
         raise InvalidValueError("method", options.owner, constraint, value)
 

@@ -59,27 +59,24 @@ def weighted_threshold(point: NDArray[np.float64], spread: NDArray[np.float64], 
 
 @compiled
 def project_onto_simplex(point: NDArray[np.float64], size: int, total: float) -> None:
-    """In place, point ← max(point − τ, 0)."""
+    """In place, point ← max(point − τ, 0); the largest coordinate takes the rounding error of the sum."""
     tau = simplex_threshold(point, size, total)
+    rest, largest = total, 0
     for a in range(size):
         point[a] = max(point[a] - tau, 0.0)
-    restore_sum(point, size, total)
+        rest -= point[a]
+        if point[a] > point[largest]:
+            largest = a
+    point[largest] += rest
 
 
 @compiled
 def project_in_metric(point: NDArray[np.float64], spread: NDArray[np.float64], size: int, total: float) -> None:
     """In place, the nearest point of the simplex where the square of coordinate a counts 1 / spread_a times."""
     tau = weighted_threshold(point, spread, size, total)
-    for a in range(size):
-        point[a] = max(point[a] - tau * spread[a], 0.0)
-    restore_sum(point, size, total)
-
-
-@compiled
-def restore_sum(point: NDArray[np.float64], size: int, total: float) -> None:
-    """Adds the rounding error of the sum to the largest coordinate."""
     rest, largest = total, 0
     for a in range(size):
+        point[a] = max(point[a] - tau * spread[a], 0.0)
         rest -= point[a]
         if point[a] > point[largest]:
             largest = a

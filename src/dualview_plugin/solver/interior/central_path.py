@@ -1,6 +1,6 @@
 """The central path on the lists of active classes: kernels of the interior-point method.
 
-With the slack s_ic = ξ_i − g_ic(W) > 0 of every active class, the points of the path satisfy for some μ > 0
+With the margin gap s_ic = ξ_i − g_ic(W) > 0 of every active class, the iterates of the path satisfy for some μ > 0
 
     β_ic s_ic = μ,    Σ_c β_ic = C,    W = αᵀΦ.
 
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from dualview_plugin.solver.compiled import compiled
 from dualview_plugin.solver.linear.laplacian_system import number_of_pair
 
+# Newton's iteration for ξ_i converges in far fewer steps than this.
 _NEWTON_STEPS = 60
-_ADMITTED = 1e-2  # share of C that a new class gets at most
+# A new class receives at most this fraction of C.
+_ADMITTED = 1e-2
 
 
 @compiled
@@ -30,7 +32,7 @@ def central_point(
     C: float,
     mu: float,
     beta: NDArray[np.float64],
-    level: NDArray[np.float64],
+    xi: NDArray[np.float64],
 ) -> None:
     """Fills ξ and β with β_ia (ξ_i − g_ia) = μ and Σ_a β_ia = C: Newton's iteration on ξ_i, monotone from below."""
     for i in range(len(count)):
@@ -41,9 +43,9 @@ def central_point(
         for _ in range(_NEWTON_STEPS):
             total, slope = 0.0, 0.0
             for a in range(count[i]):
-                share = 1.0 / (above + largest - g[i, a])
-                total += mu * share
-                slope += mu * share * share
+                inverse = 1.0 / (above + largest - g[i, a])
+                total += mu * inverse
+                slope += mu * inverse * inverse
             step = (total - C) / slope
             above += step
             if step <= 1e-14 * above:
@@ -54,7 +56,7 @@ def central_point(
             total += beta[i, a]
         for a in range(count[i]):
             beta[i, a] *= C / total
-        level[i] = above + largest
+        xi[i] = above + largest
 
 
 @compiled
@@ -64,20 +66,20 @@ def admit_classes(
     C: float,
     mu: float,
     beta: NDArray[np.float64],
-    level: NDArray[np.float64],
+    xi: NDArray[np.float64],
 ) -> None:
-    """Gives every active class with β = 0 a small β with β s = μ, and lifts ξ where its slack would be too small.
+    """Gives every active class with β = 0 a small β with β s = μ, and raises ξ where its margin gap would be too small.
 
-    The other products of a point with a strong new class grow instead: the path then moves its mass by and by.
+    The other products of a point with a strong new class grow instead: later steps along the path shift mass to it.
     """
     for i in range(len(count)):
         admitted = 0.0
         for a in range(count[i]):
             if beta[i, a] == 0.0:
-                level[i] = max(level[i], g[i, a] + mu / (_ADMITTED * C))
+                xi[i] = max(xi[i], g[i, a] + mu / (_ADMITTED * C))
         for a in range(count[i]):
             if beta[i, a] == 0.0:
-                beta[i, a] = mu / (level[i] - g[i, a])
+                beta[i, a] = mu / (xi[i] - g[i, a])
                 admitted += beta[i, a]
         if admitted > 0.0:
             for a in range(count[i]):
@@ -87,47 +89,47 @@ def admit_classes(
 @compiled
 def change_without_response(
     beta: NDArray[np.float64],
-    slack: NDArray[np.float64],
+    margin_gap: NDArray[np.float64],
     product: NDArray[np.float64],
     count: NDArray[np.int32],
     mu: float,
     change: NDArray[np.float64],
-    change_of_level: NDArray[np.float64],
+    change_of_xi: NDArray[np.float64],
 ) -> None:
-    """Fills Δβ and Δξ as they are for ΔW = 0: with r = (μ − product) / s − β, Δξ = Σr / ΣD and Δβ = r − D Δξ."""
+    """Fills Δβ and Δξ for ΔW = 0: with r = (μ − product) / s − β, Δξ = Σr / ΣD and Δβ = r − D Δξ."""
     for i in range(len(count)):
         stiffness, total = 0.0, 0.0
         for a in range(count[i]):
-            change[i, a] = (mu - product[i, a]) / slack[i, a] - beta[i, a]
-            stiffness += beta[i, a] / slack[i, a]
+            change[i, a] = (mu - product[i, a]) / margin_gap[i, a] - beta[i, a]
+            stiffness += beta[i, a] / margin_gap[i, a]
             total += change[i, a]
-        change_of_level[i] = total / stiffness
+        change_of_xi[i] = total / stiffness
         for a in range(count[i]):
-            change[i, a] -= beta[i, a] / slack[i, a] * change_of_level[i]
+            change[i, a] -= beta[i, a] / margin_gap[i, a] * change_of_xi[i]
 
 
 @compiled
 def add_response(
     beta: NDArray[np.float64],
-    slack: NDArray[np.float64],
+    margin_gap: NDArray[np.float64],
     count: NDArray[np.int32],
     scores: NDArray[np.float64],
     change: NDArray[np.float64],
-    change_of_level: NDArray[np.float64],
-    change_of_slack: NDArray[np.float64],
+    change_of_xi: NDArray[np.float64],
+    change_of_margin_gap: NDArray[np.float64],
 ) -> None:
-    """What a change of the scores adds: Δβ_i += M_i Δscores_i, and to Δξ the mean of Δg by D; fills Δs = Δξ − Δg."""
+    """Adds the effect of Δscores: Δβ_i += M_i Δscores_i, and to Δξ the mean of Δg by D; fills Δs = Δξ − Δg."""
     for i in range(len(count)):
         stiffness, mean = 0.0, 0.0
         for a in range(count[i]):
-            d = beta[i, a] / slack[i, a]
+            d = beta[i, a] / margin_gap[i, a]
             stiffness += d
             mean += d * scores[i, a]
         mean /= stiffness
-        change_of_level[i] += mean - scores[i, 0]
+        change_of_xi[i] += mean - scores[i, 0]
         for a in range(count[i]):
-            change[i, a] += beta[i, a] / slack[i, a] * (scores[i, a] - mean)
-            change_of_slack[i, a] = change_of_level[i] - (scores[i, a] - scores[i, 0])
+            change[i, a] += beta[i, a] / margin_gap[i, a] * (scores[i, a] - mean)
+            change_of_margin_gap[i, a] = change_of_xi[i] - (scores[i, a] - scores[i, 0])
 
 
 @compiled
@@ -145,31 +147,31 @@ def longest_step(values: NDArray[np.float64], change: NDArray[np.float64], count
 def list_edges(
     classes: NDArray[np.int32],
     beta: NDArray[np.float64],
-    slack: NDArray[np.float64],
+    margin_gap: NDArray[np.float64],
     count: NDArray[np.int32],
     squared_norms: NDArray[np.float64],
     dropped: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pair, row and share of the edges of the Laplacians M_i, without those too small to matter.
+    """Pair, row and weight of the edges of the Laplacians M_i, without those too small to matter.
 
     With those that are left out the matrix would be larger by at most ``dropped`` · I.
     """
     most = 0
     for size in count:
         most += np.int64(size) * (size - 1) // 2
-    pair, row, share = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+    pair, row, weight = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
     smallest, n_edges = dropped / (2 * max(1, most)), 0
     stiffness = np.empty(classes.shape[1])
     for i in range(len(count)):
         total = 0.0
         for a in range(count[i]):
-            stiffness[a] = beta[i, a] / slack[i, a]
+            stiffness[a] = beta[i, a] / margin_gap[i, a]
             total += stiffness[a]
         for a in range(count[i]):
             for b in range(a):
                 edge = stiffness[a] * stiffness[b] / total
                 if edge * squared_norms[i] > smallest:
                     pair[n_edges] = number_of_pair(np.int64(classes[i, a]), np.int64(classes[i, b]))
-                    row[n_edges], share[n_edges] = i, edge
+                    row[n_edges], weight[n_edges] = i, edge
                     n_edges += 1
-    return pair[:n_edges], row[:n_edges], share[:n_edges]
+    return pair[:n_edges], row[:n_edges], weight[:n_edges]

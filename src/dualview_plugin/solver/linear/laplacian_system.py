@@ -1,8 +1,8 @@
-"""Systems on W that are made of one Laplacian per point: for Newton's steps and for those along the central path.
+"""Systems on W that are made of one Laplacian per point, for Newton's method and the interior-point method.
 
-    Σ_i L_i ⊗ φ_i φ_iᵀ,    L_i = Σ_{a<b} share_iab (e_a − e_b)(e_a − e_b)ᵀ
+    Σ_i L_i ⊗ φ_i φ_iᵀ,    L_i = Σ_{a<b} d_iab (e_a − e_b)(e_a − e_b)ᵀ
 
-An edge joins two classes of a point. All edges between the same two classes give one matrix Φᵀ diag(share) Φ, which
+An edge joins two classes of a point. All edges between the same two classes give one matrix Φᵀ diag(d) Φ, which
 enters the system four times: with + at (a, a) and (b, b), with − at (a, b) and (b, a).
 """
 
@@ -16,16 +16,17 @@ from scipy.linalg.blas import dsyrk
 
 from dualview_plugin.solver.compiled import compiled
 
+# A product of scaled features is formed from at most this many rows at once.
 _ROWS_PER_PRODUCT = 4096
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Edges of all Laplacians: number of the pair of classes (see ``number_of_pair``), row of the point, share > 0."""
+    """Edges of all Laplacians: number of the pair of classes (see ``number_of_pair``), row of the point, weight > 0."""
 
     pair: NDArray[np.int64]
     row: NDArray[np.int64]
-    share: NDArray[np.float64]
+    weight: NDArray[np.float64]
 
 
 def laplacian_system(
@@ -37,7 +38,7 @@ def laplacian_system(
     """
     n_classes, n_features = len(class_scale), features.shape[1]
     order = np.argsort(edges.pair, kind="stable")
-    row, root = edges.row[order], np.sqrt(edges.share[order])
+    row, root = edges.row[order], np.sqrt(edges.weight[order])
     bounds = np.searchsorted(edges.pair[order], np.arange(n_classes * (n_classes - 1) // 2 + 1))
     system = np.zeros((n_classes, n_features, n_classes, n_features))
     for high in range(n_classes):
@@ -50,6 +51,12 @@ def laplacian_system(
                 system[low, :, low, :] += class_scale[low] ** 2 * gram
                 system[high, :, low, :] -= class_scale[high] * class_scale[low] * (gram + np.tril(gram, -1).T)
     return system.reshape(n_classes * n_features, n_classes * n_features)
+
+
+def operations_of_system(edges: Edges, shape: tuple[int, ...]) -> float:
+    """Floating-point operations to form the system of W's shape, and to factor it."""
+    n_classes, n_features = shape
+    return len(edges.pair) * n_features**2 + (n_classes * n_features) ** 3 / 3
 
 
 def _gram(features: NDArray[np.float64], rows: NDArray[np.int64], root: NDArray[np.float64]) -> NDArray[np.float64]:

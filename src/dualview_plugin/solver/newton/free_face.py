@@ -154,18 +154,18 @@ def list_pairs(
     last: NDArray[np.int64],
     sigma: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pair, row and share of the edges between all classes that a basis row in ``last`` holds: σ / their number."""
+    """Pair, row and weight of the edges between all classes that a basis row in ``last`` holds: σ / their number."""
     n_edges = 0
     for f in last:
         size = start[f + 1] - start[f]
         n_edges += size * (size - 1) // 2
-    pair, row, share = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
+    pair, row, weight = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
     n_edges = 0
     for f in last:
         size = start[f + 1] - start[f]
         for a in range(size):
             for b in range(a):
                 pair[n_edges] = number_of_pair(np.int64(column[start[f] + a]), np.int64(column[start[f] + b]))
-                row[n_edges], share[n_edges] = f, sigma / size
+                row[n_edges], weight[n_edges] = f, sigma / size
                 n_edges += 1
-    return pair, row, share
+    return pair, row, weight
