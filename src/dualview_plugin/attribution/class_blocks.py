@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,19 +87,18 @@ class ClassKernel:
 
     def sparse(self, features: Tensor, target: Tensor) -> Tensor:
         """The attributions as a CSR tensor, (n, n_train); entries are those with a coefficient."""
-        counts = {c: len(self.coefficients.of_class(c)[1]) for c in torch.unique(target).tolist()}
-        sizes = torch.tensor([counts[c] for c in target.tolist()], dtype=torch.int64, device=features.device)
-        starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(dim=0)])
-        total = int(starts[-1])
-        columns, values = sizes.new_empty(total), features.new_empty(total)
+        rows: list[Tensor] = [features[:0, 0]] * len(features)
+        columns: list[Tensor] = [self.indices[:0]] * len(features)
         for block in self.blocks(features, target):
-            for row, entries in zip(block.test.tolist(), block.values, strict=True):
-                part = slice(int(starts[row]), int(starts[row + 1]))
-                columns[part], values[part] = block.train, entries
+            for row, values in zip(block.test.tolist(), block.values, strict=True):
+                rows[row], columns[row] = values, block.train
+        starts = torch.tensor([0, *itertools.accumulate(map(len, rows))], device=features.device)
         size = len(features), self.n_train
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            return torch.sparse_csr_tensor(starts, columns, values, size=size, check_invariants=False)
+            return torch.sparse_csr_tensor(
+                starts, torch.cat(columns), torch.cat(rows), size=size, check_invariants=False
+            )
 
 
 def _first_without(taken: Tensor, k: int, n_train: int) -> Tensor:
