@@ -92,8 +92,8 @@ def test_a_full_step_makes_the_gradient_vanish_on_the_face():
     rng = np.random.default_rng(3)
     state, features = interior_state(rng), np.eye(5, N_FEATURES) + 0.1 * rng.normal(size=(5, N_FEATURES))
     face = FreeFace.of(state, features, np.ones(3))
-    share, moved = step_on_the_face(state, face, state.weight(features, np.ones(3)))
-    assert share == 1.0
+    step, moved = step_on_the_face(face, state.weight(features, np.ones(3)))
+    assert step == 1.0
     weight = moved.weight(features, np.ones(3))
     gradient = features @ weight.T + 1 - np.eye(3)[moved.classes[:, 0]]
     np.testing.assert_allclose(gradient - gradient.mean(axis=1, keepdims=True), 0, atol=1e-7)
@@ -115,8 +115,8 @@ def test_a_step_stops_where_a_multiplier_would_turn_negative():
     rng = np.random.default_rng(4)
     state, features = random_state(4, rng), rng.normal(size=(N_TRAIN, N_FEATURES))
     face = FreeFace.of(state, features, np.ones(4))
-    share, moved = step_on_the_face(state, face, state.weight(features, np.ones(4)))
-    assert 0 < share < 1
+    step, moved = step_on_the_face(face, state.weight(features, np.ones(4)))
+    assert 0 < step < 1
     assert moved.beta.min() == 0
     assert moved.n_free < state.n_free
     np.testing.assert_allclose(moved.beta.sum(axis=1), C, rtol=1e-12)

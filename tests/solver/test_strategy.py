@@ -30,6 +30,14 @@ TABLE: dict[str, tuple[dict[str, object], Step]] = {
     "or the interior point if the face is larger than W": (STALLED | {"n_free": 701}, "interior"),
     "but only once": (STALLED | {"n_free": 701, "interior_done": True}, "newton"),
     "and with a large W only after Newton has failed": (STALLED | {"n_free": 9000, "n_weights": 8000}, "newton"),
+    "or where Newton stalls": (
+        {"newton_works": True, "newton_ratio": 0.6, "n_free": 9000, "n_weights": 8000},
+        "interior",
+    ),
+    "not while it does well": (
+        {"newton_works": True, "newton_ratio": 0.4, "n_free": 9000, "n_weights": 8000},
+        "newton",
+    ),
     "then it runs": (STALLED | {"n_weights": 8000, "newton_failed": True}, "interior"),
     "up to the size of its matrix": (STALLED | {"n_weights": 16_001, "newton_failed": True}, "newton"),
     "a failed Newton run leads to the interior point": (STALLED | {"newton_failed": True}, "interior"),

@@ -20,7 +20,8 @@ from dualview_plugin.errors import DivergenceError
 from dualview_plugin.solver.problem import CrammerSingerProblem
 
 _TOLERANCES: dict[str, Any] = {"tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13}
-_ZERO = 1e-11  # in the unit of λ: what an interior-point method leaves of a zero
+# Multipliers below this value, in the unit of λ, are zeros that the interior-point method leaves slightly positive.
+_ZERO = 1e-11
 
 
 def solve_quadratic_program(problem: CrammerSingerProblem) -> tuple[NDArray[np.int64], csr_array]:
@@ -69,7 +70,7 @@ def _program(
 def _dual_coefficients(
     problem: CrammerSingerProblem, point: NDArray[np.int64], other: NDArray[np.int64], multipliers: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], csr_array]:
-    """α from λ, each point's share cut down to C where rounding exceeds it."""
+    """α from λ. Where rounding lets the sum of a point exceed C, its λ are scaled down."""
     alpha = np.zeros((problem.n_train, problem.n_classes))
     alpha[point, other] = -multipliers
     total = -alpha.sum(axis=1)

@@ -34,7 +34,7 @@ class CrammerSingerSolution:
         primal_objective: ½‖W‖² + C Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩); the intercept counts in ‖W‖².
         dual_objective: Σ_i α_{i y_i} − ½‖W‖²; the optimum lies between the two.
         duality_gap: (primal − dual) / primal, in float64; at rounding level it can be a negative 1e-16.
-        n_iter: Screens of the whole training set (for ``method="qp"``: 1).
+        n_iter: Screens of the whole training set; 0 if the time was up before the first, 1 for ``method="qp"``.
         converged: Whether ``duality_gap`` is at most the tolerance asked for.
     """
 

@@ -44,7 +44,7 @@ def solve_crammer_singer(
     show_progress: bool = False,
     seed: int = 0,
 ) -> CrammerSingerSolution:
-    """The multiclass SVM of Crammer and Singer with its dual variables and a proof of optimality.
+    """Solves the multiclass SVM of Crammer and Singer; returns its dual variables with a proof of optimality.
 
         primal  min_W  ½ Σ_c ‖w_c‖² + C Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩)
         dual    max_α  Σ_i α_{i y_i} − ½ Σ_c ‖w_c‖²,   w_c = Σ_i α_ic φ_i,   Σ_c α_ic = 0,   α_ic ≤ C [c = y_i]
@@ -52,20 +52,22 @@ def solve_crammer_singer(
     Args:
         features: (n_train, n_features) real, finite, a NumPy array, on the CPU. Kept in its precision: float32 stays
             float32 (integers become float64); all that is returned is float64. Not scaled: standardise before.
-        labels: (n_train,) integers in 0 … n_classes − 1; a class may be without points.
-        C: The weight of the margin violations, above 0, in units of 1 / (squared norm of a feature row).
+        labels: (n_train,) integers in 0 … n_classes − 1. Classes without points are solved as one.
+        C: The weight of the margin violations, above 0, in units of 1 / (squared norm of a feature row). C times the
+            mean squared norm must be in [1e-30, 1e30].
         n_classes: The number of classes; None: the largest label + 1.
         tol: Relative duality gap (primal − dual) / primal to stop at.
-        max_iter: Most rounds; a round screens the training set and solves on the points that compete.
+        max_iter: Most screens of the whole training set.
         warm_start: A solution for the same features and labels, usually at another C, to start from.
-        method: "cd" is coordinate descent; "newton" the semismooth-Newton proximal-point method; "interior" the
-            interior-point method, for n_classes · n_features of at most 6,000, finished by Newton; "auto" descends, and
-            where descent crawls turns to Newton, or to the interior point where classes overlap so much that more
-            multipliers are free than W has entries; "qp" is the quadratic program through qpsolvers: slow, a reference.
+        method: "auto" starts with coordinate descent. If that stalls it uses Newton's method, or the interior point if
+            more multipliers are free than W has entries. "cd" is coordinate descent alone; "newton" is the
+            semismooth-Newton proximal-point method; "interior" is the interior-point method, finished by Newton, for
+            n_classes · n_features of at most 16,000. "qp" is the quadratic program through qpsolvers, a slow reference.
         fit_intercept: Appends the constant feature 1. Its weight is returned as ``intercept``, and is regularised like
-            any other. Its share of a logit is Σ_i α_ic · 1: logits are complete with the kernel ⟨φ_i, φ⟩ + 1.
+            any other. It adds Σ_i α_ic · 1 to a logit: logits are complete with the kernel ⟨φ_i, φ⟩ + 1.
         callback: Called after every screen with a ``SolverProgress``; returning True stops the solve.
-        time_limit: Seconds after which to stop at the next opportunity (not with "qp"); None: no limit.
+        time_limit: Seconds after which to stop, not for "qp"; None: no limit. The certificate, one pass over all points
+            in float64, counts; steps that would take longer than the time that is left are not begun.
         show_progress: A bar over log10 of the gap.
         seed: Of the order in which coordinate descent visits points. The result is a function of it.
 
@@ -78,7 +80,7 @@ def solve_crammer_singer(
         DivergenceError: ``method="qp"`` found no solution.
 
     Warns:
-        ConvergenceWarning: the gap is above ``tol``; the message gives both, and the argument to raise.
+        ConvergenceWarning: the gap is above ``tol``; the message gives both, what ended the solve, and what to raise.
 
     Source: Crammer and Singer (2001), "On the algorithmic implementation of multiclass kernel-based vector machines".
 

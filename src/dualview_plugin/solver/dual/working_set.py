@@ -10,7 +10,10 @@ from dualview_plugin.solver.problem import CrammerSingerProblem
 
 
 class WorkingSet:
-    """Copies of some points, on which the inner solvers work, and W."""
+    """Copies of some points, on which the inner solvers work, and W.
+
+    ``weight`` is the array of the outer loop: an inner solver that changes β changes it too.
+    """
 
     def __init__(
         self, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64], rows: NDArray[np.int64]
@@ -29,7 +32,7 @@ class WorkingSet:
         return cls(problem, state, weight, state.competing)
 
     def refresh(self, state: SimplexState) -> bool:
-        """Takes the lists of its points anew, if these still are the ones with more than one active class."""
+        """Copies the lists of its points again; False if other points have more than one active class now."""
         if not np.array_equal(state.competing, self.rows):
             return False
         self.state = state.subset(self.rows)

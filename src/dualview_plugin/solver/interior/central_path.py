@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.solver.linear.laplacian_system import number_of_pair
 
 # Newton's iteration for ξ_i converges in far fewer steps than this.
 _NEWTON_STEPS = 60
@@ -141,37 +140,3 @@ def longest_step(values: NDArray[np.float64], change: NDArray[np.float64], count
             if change[i, a] < 0.0:
                 longest = min(longest, -values[i, a] / change[i, a])
     return longest
-
-
-@compiled
-def list_edges(
-    classes: NDArray[np.int32],
-    beta: NDArray[np.float64],
-    margin_gap: NDArray[np.float64],
-    count: NDArray[np.int32],
-    squared_norms: NDArray[np.float64],
-    dropped: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pair, row and weight of the edges of the Laplacians M_i, without those too small to matter.
-
-    With those that are left out the matrix would be larger by at most ``dropped`` · I.
-    """
-    most = 0
-    for size in count:
-        most += np.int64(size) * (size - 1) // 2
-    pair, row, weight = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
-    smallest, n_edges = dropped / (2 * max(1, most)), 0
-    stiffness = np.empty(classes.shape[1])
-    for i in range(len(count)):
-        total = 0.0
-        for a in range(count[i]):
-            stiffness[a] = beta[i, a] / margin_gap[i, a]
-            total += stiffness[a]
-        for a in range(count[i]):
-            for b in range(a):
-                edge = stiffness[a] * stiffness[b] / total
-                if edge * squared_norms[i] > smallest:
-                    pair[n_edges] = number_of_pair(np.int64(classes[i, a]), np.int64(classes[i, b]))
-                    row[n_edges], weight[n_edges] = i, edge
-                    n_edges += 1
-    return pair[:n_edges], row[:n_edges], weight[:n_edges]

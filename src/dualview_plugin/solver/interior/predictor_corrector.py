@@ -23,7 +23,7 @@ from scipy.linalg import LinAlgError, cho_solve
 from dualview_plugin.solver.dual.working_set import WorkingSet
 from dualview_plugin.solver.interior import central_path as path
 from dualview_plugin.solver.linear.cholesky import factor_of_shifted
-from dualview_plugin.solver.linear.laplacian_system import Edges, laplacian_system, operations_of_system
+from dualview_plugin.solver.linear.laplacian_system import Edges, laplacian_system, list_edges, operations_of_system
 from dualview_plugin.solver.objective import Objectives, gradients_on_lists, loss_of_active, scores_of_active
 from dualview_plugin.solver.screening.monitor import Stop
 
@@ -257,5 +257,5 @@ class PredictorCorrector:
 
     def edges(self, current: EvaluatedIterate) -> Edges:
         """The edges of all Laplacians M_i that are not negligible."""
-        norms, beta = self.working.squared_norms, current.iterate.beta
-        return Edges(*path.list_edges(self.classes, beta, current.margin_gap, self.count, norms, _DROPPED))
+        stiffness = current.iterate.beta / current.margin_gap
+        return Edges(*list_edges(self.classes, stiffness, self.count, self.working.squared_norms, _DROPPED))

@@ -75,3 +75,34 @@ def number_of_pair(first: int | np.int64, second: int | np.int64) -> int:
     """The number of a pair of classes in whichever order: 0 for (1, 0), 1 for (2, 0), 2 for (2, 1), 3 for (3, 0)."""
     high, low = max(first, second), min(first, second)
     return int(high * (high - 1) // 2 + low)
+
+
+@compiled
+def list_edges(
+    classes: NDArray[np.int32],
+    stiffness: NDArray[np.float64],
+    count: NDArray[np.int32],
+    squared_norms: NDArray[np.float64],
+    dropped: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Pair, row and weight of the edges of diag(D_i) − D_i D_iᵀ / Σ D_i for the stiffness D ≥ 0 of active classes.
+
+    Edges are left out if all of them together change the system by at most ``dropped`` · I.
+    """
+    most = 0
+    for size in count:
+        most += np.int64(size) * (size - 1) // 2
+    pair, row, weight = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+    smallest, n_edges = dropped / (2 * max(1, most)), 0
+    for i in range(len(count)):
+        total = 0.0
+        for a in range(count[i]):
+            total += stiffness[i, a]
+        for a in range(count[i]):
+            for b in range(a):
+                product = stiffness[i, a] * stiffness[i, b]
+                if product > 0.0 and product / total * squared_norms[i] > smallest:
+                    pair[n_edges] = number_of_pair(np.int64(classes[i, a]), np.int64(classes[i, b]))
+                    row[n_edges], weight[n_edges] = i, product / total
+                    n_edges += 1
+    return pair[:n_edges], row[:n_edges], weight[:n_edges]

@@ -20,18 +20,15 @@ _RIDGE = 1e-10
 _VANISHED = 1e-15
 
 
-def step_on_the_face(state: SimplexState, face: FreeFace, weight: NDArray[np.float64]) -> tuple[float, SimplexState]:
-    """The fraction of the full step that keeps β ≥ 0, and the state after it; 0 where the system is singular.
-
-    ``face`` is that of the state's β.
-    """
-    gram = face.gram()
-    residual = face.apply(weight) - face.entries_at(state.classes[face.points, 0])
+def step_on_the_face(face: FreeFace, weight: NDArray[np.float64]) -> tuple[float, SimplexState]:
+    """The fraction of the full step that keeps β ≥ 0, and the state after it; 0 where the system is singular."""
+    state, gram = face.state, face.gram()
+    residual = face.apply(weight) - face.entries_at_label
     try:
         v = solve_shifted(gram, residual, _RIDGE * np.trace(gram) / len(gram))
     except LinAlgError:
         return 0.0, state
-    change = face.change_of_beta(v, state)
+    change = face.change_of_beta(v)
     decreasing = change < 0
     step = min(1.0, float(np.min(-state.beta[decreasing] / change[decreasing], initial=1.0)))
     return step, state.with_beta(_moved(state, step * change))

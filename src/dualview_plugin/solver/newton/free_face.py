@@ -1,11 +1,11 @@
-"""The face of the simplices on which β lies, with an orthonormal basis: where Newton's method may move.
+"""The face of the simplices on which β lies, with an orthonormal basis of the directions in it.
 
 A point with q positive β_ic can move in the q − 1 directions that keep their sum. Helmert's vectors
 
     u_r = (1, …, 1, −r, 0, …) / √(r (r + 1)),    r = 1 … q − 1
 
 are an orthonormal basis of them, supported on the positive classes. All basis vectors of all points, one under the
-other, are the rows of U, and row f belongs to the point ``rows[f]``. On weights, A(D)_f = ⟨u_f φ_fᵀ, D⟩ = u_fᵀ D φ_f.
+other, are the rows of U, and row f belongs to the point ``points[f]``. On weights, A(D)_f = ⟨u_f φ_fᵀ, D⟩ = u_fᵀ D φ_f.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from scipy.sparse import csr_array
 
 from dualview_plugin.solver.compiled import compiled
 from dualview_plugin.solver.dual.simplex_state import SimplexState
-from dualview_plugin.solver.linear.laplacian_system import Edges, number_of_pair
+from dualview_plugin.solver.linear.laplacian_system import Edges, list_edges
 
-_DENSE_CLASSES = 64  # up to here U is handled as a dense matrix by BLAS
+# Up to this number of classes U is a dense matrix, which BLAS handles faster than a sparse one.
+_DENSE_CLASSES = 64
 
 
 @dataclass(frozen=True)
 class FreeFace:
-    """U (n_free, n_classes), and of its rows the points (n_free,) with their features (n_free, n_features).
+    """The basis U (n_free, n_classes) at a state, and the point and the features of each of its rows.
 
     ``basis`` is U and acts on β; ``scaled_basis`` is U with column c multiplied by the scale of class c, and acts on W.
     """
 
+    state: SimplexState
     basis: csr_array
     scaled_basis: csr_array
     class_scale: NDArray[np.float64]
@@ -49,7 +51,7 @@ class FreeFace:
         rows = np.repeat(np.arange(len(free)), free)
         basis = csr_array((value, column, start), shape=(n_free, len(class_scale)))
         scaled = csr_array((value * class_scale[column], column, start), shape=basis.shape)
-        return cls(basis, scaled, class_scale, rows, features[rows].astype(np.float64, copy=False))
+        return cls(state, basis, scaled, class_scale, rows, features[rows].astype(np.float64, copy=False))
 
     @property
     def n_free(self) -> int:
@@ -102,14 +104,20 @@ class FreeFace:
     def edges(self, sigma: float) -> Edges:
         """σ AᵀA as Laplacians: Σ_r u_r u_rᵀ = I − 11ᵀ/q of a point joins all pairs of its q positive classes by 1/q."""
         last = np.flatnonzero(np.diff(self.points, append=-1))
-        return Edges(*list_pairs(self.basis.indptr, self.basis.indices, last, sigma))
+        part = self.state.subset(self.points[last])
+        stiffness = np.where(part.beta > 0, sigma, 0.0)
+        pair, row, weight = list_edges(part.classes, stiffness, part.count, np.ones(len(last)), 0.0)
+        return Edges(pair, last[row], weight)
 
-    def entries_at(self, classes: NDArray[np.int32]) -> NDArray[np.float64]:
-        """U_fc for one class c per row."""
-        return np.asarray(self.basis[np.arange(self.n_free), classes]).ravel()
+    @property
+    def entries_at_label(self) -> NDArray[np.float64]:
+        """U_{f y} for the label y of each row's point."""
+        labels = self.state.classes[self.points, 0]
+        return np.asarray(self.basis[np.arange(self.n_free), labels]).ravel()
 
-    def change_of_beta(self, v: NDArray[np.float64], state: SimplexState) -> NDArray[np.float64]:
-        """Uᵀ v on the lists of active classes of the state that the face was made of, shaped like its β."""
+    def change_of_beta(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Uᵀ v on the lists of active classes, shaped like β."""
+        state = self.state
         points, position = np.unique(self.points, return_inverse=True)
         gather = csr_array((v, (position, np.arange(self.n_free))), shape=(len(points), self.n_free))
         by_class = (gather @ self.basis).toarray()
@@ -145,27 +153,3 @@ def fill_helmert_basis(
                 entry += 1
             row += 1
             start[row] = entry
-
-
-@compiled
-def list_pairs(
-    start: NDArray[np.integer],
-    column: NDArray[np.integer],
-    last: NDArray[np.int64],
-    sigma: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pair, row and weight of the edges between all classes that a basis row in ``last`` holds: σ / their number."""
-    n_edges = 0
-    for f in last:
-        size = start[f + 1] - start[f]
-        n_edges += size * (size - 1) // 2
-    pair, row, weight = np.empty(n_edges, np.int64), np.empty(n_edges, np.int64), np.empty(n_edges)
-    n_edges = 0
-    for f in last:
-        size = start[f + 1] - start[f]
-        for a in range(size):
-            for b in range(a):
-                pair[n_edges] = number_of_pair(np.int64(column[start[f] + a]), np.int64(column[start[f] + b]))
-                row[n_edges], weight[n_edges] = f, sigma / size
-                n_edges += 1
-    return pair, row, weight

@@ -129,7 +129,7 @@ class SemismoothNewton:
             face = FreeFace.of(working.state, working.features, working.class_scale)
             if self.stop(operations_on_face(face)):
                 return
-            step, moved = step_on_the_face(working.state, face, working.weight)
+            step, moved = step_on_the_face(face, working.weight)
             if not self._accept_if_better(moved.beta) or not _MIN_FACE_STEP <= step < 1.0:
                 return
 

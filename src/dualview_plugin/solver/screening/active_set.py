@@ -71,7 +71,7 @@ class ActiveSetSolver:
         self.interior: InteriorPoint | None = None
         self.history: CentralPathHistory | None = None
         self.threshold, self.sigma = _FIRST_THRESHOLD, _FIRST_SIGMA / problem.mean_squared_norm
-        self.gap_before, self.gap_ratio = np.inf, 0.0
+        self.gap_before, self.gap_ratio, self.newton_gap = np.inf, 0.0, np.inf
         self.missed_target = self.newton_works = self.newton_failed = self.interior_done = False
 
     def solve(self, start: CentralPathIterate | None) -> int:
@@ -168,6 +168,7 @@ class ActiveSetSolver:
             missed_target=self.missed_target,
             newton_works=self.newton_works,
             newton_failed=self.newton_failed,
+            newton_ratio=result.gap / self.newton_gap,
             interior_runs=self.interior is not None,
             interior_done=self.interior_done,
         )
@@ -187,7 +188,7 @@ class ActiveSetSolver:
         gap = descend_until(working, target, self.rng, budget=budget, stop=self.monitor.expired)
         self.state.write_back(working.rows, working.state)
         self.gap_ratio, self.gap_before = result.gap / self.gap_before, result.gap
-        self.missed_target, self.newton_works = gap > target, False
+        self.missed_target, self.newton_works, self.newton_gap = gap > target, False, np.inf
 
     def _newton(self, working: WorkingSet, result: ScreenResult) -> None:
         """Proximal steps; only one while screens still add classes, since the working set is then provisional."""
@@ -197,7 +198,7 @@ class ActiveSetSolver:
         solved = newton.solve(goal, 1 if is_provisional else _NEWTON_STEPS)
         self.state.write_back(working.rows, working.state)
         self.sigma, self.newton_works, self.newton_failed = newton.sigma, solved, not solved
-        self.gap_before = np.inf
+        self.gap_before, self.newton_gap = np.inf, result.gap
 
     def _interior(self, start: CentralPathIterate | None) -> None:
         """One round of the interior point; after its last round descent sets small multipliers to zero."""
@@ -211,7 +212,8 @@ class ActiveSetSolver:
             return
         # A restart from another C that stalled may be followed by a run from the state itself.
         self.interior_done = status == "arrived" or not self.interior.is_restart
-        self.interior, self.newton_works, self.gap_before = None, False, np.inf
+        self.interior, self.newton_works = None, False
+        self.gap_before = self.newton_gap = np.inf
         self.weight[:] = self.state.weight(self.problem.features, self.problem.class_scale)
         working = WorkingSet.of_competing(self.problem, self.state, self.weight)
         descend_until(working, 0.0, self.rng, budget=_CLEARING_PASSES, stop=self.monitor.expired)

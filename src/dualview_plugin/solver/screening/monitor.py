@@ -86,12 +86,16 @@ class Monitor:
         self._reserved = seconds
 
     def expired(self, operations: float = 0.0) -> bool:
-        """Whether to stop: the callback has asked for it, or the time is up or would be after these operations."""
-        if self.reason is None and self.time_limit is not None:
-            left = self.time_limit - self._reserved - self.seconds
-            if left <= 0 or (operations > _SMALL and seconds_for(operations) > left):
-                self.reason = "time_limit"
-        return self.reason is not None
+        """Whether to stop: the callback has asked for it, or the time is up or would be after these operations.
+
+        A step that does not fit does not end the solve: another method may go on with smaller steps.
+        """
+        if self.time_limit is None or self.reason is not None:
+            return self.reason is not None
+        left = self.time_limit - self._reserved - self.seconds
+        if left <= 0:
+            self.reason = "time_limit"
+        return left <= 0 or (operations > _SMALL and seconds_for(operations) > left)
 
     def report(self, n_iter: int, found: Objectives, n_support: int) -> None:
         """Tells the callback and the bar about a screen."""

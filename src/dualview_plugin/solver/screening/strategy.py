@@ -25,8 +25,10 @@ CROWDED_PER_WEIGHT = 10
 MIN_SCALED_C_CROWDED = 5.0
 # Up to this many entries of W the interior point runs as soon as more multipliers are free than W has entries.
 QUICK_INTERIOR = 6_000
-# Up to this many it runs where Newton's method has failed, or on request. Its matrix then takes 2 GB.
+# Up to this many it runs where Newton's method stalls or has failed, or on request. Its matrix then takes 2 GB.
 LARGEST_INTERIOR = 16_000
+# Newton's method has stalled if a round of it leaves more than this fraction of the gap of the whole problem.
+STALLED_NEWTON_RATIO = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Situation:
         missed_target: Whether descent has just ended above its target.
         newton_works: Whether the last run of Newton's method reached its goal, with no descent since.
         newton_failed: Whether the last run of Newton's method did not reach its goal.
+        newton_ratio: The absolute gap of the last screen, divided by that before the last run of Newton's method; 0 if
+            something else has run since.
         interior_runs: Whether a run of the interior point is unfinished.
         interior_done: Whether the interior point has been used; it is used once.
     """
@@ -61,6 +65,7 @@ class Situation:
     missed_target: bool = False
     newton_works: bool = False
     newton_failed: bool = False
+    newton_ratio: float = 0.0
     interior_runs: bool = False
     interior_done: bool = False
 
@@ -105,4 +110,5 @@ def _interior_fits(situation: Situation) -> bool:
         return False
     if situation.method == "interior" or situation.newton_failed:
         return True
-    return situation.n_weights <= QUICK_INTERIOR and situation.n_free > situation.n_weights
+    may_run = situation.n_weights <= QUICK_INTERIOR or situation.newton_ratio > STALLED_NEWTON_RATIO
+    return may_run and situation.n_free > situation.n_weights
