@@ -177,7 +177,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The rows of :meth:`attribute` in consecutive blocks, (n_block, n_train): memory for one block at a time."""
         with self.visit():
             blocks = self.blocks(self._fitted_for(inputs, target), target, self.block_size)
-        return guest_steps(self.model, self._attributed(blocks))
+        return guest_steps(self.model, (block.to(self._dtype) for block in self._attributed(blocks)))
 
     def _attribute_all(self, test: TestInputs, target: Target) -> Tensor:
         """All rows of :meth:`attribute`, from its blocks."""
@@ -196,7 +196,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self, test: TestInputs, target: Target, k: int, proponents: bool, update: Callable[[int], object]
     ) -> KMostInfluentialResults:
         """The ``k`` strongest training points of each test point, from the blocks; ``update`` counts test points."""
-        return strongest(self.attribute_blocks(test, target), k, proponents, update)
+        blocks = self._attributed(self.blocks(test, target, self.block_size))
+        found = strongest(blocks, k, proponents, update)
+        return KMostInfluentialResults(found.indices, found.influence_scores.to(self._dtype))
 
     def _attributed(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
         """The attributions of each block, if they are finite."""
@@ -273,7 +275,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The attribution τ_i(x_i, y_i) of each training point to its own label at itself, (n_train,)."""
         with self.visit():
             self.ensure_fitted()
-            values = self._self_influence().detach()
+            values = self._self_influence().detach().to(self._dtype)
         if not bool(values.isfinite().all()):
             constraint = "a dataset with finite attributions"
             raise InvalidValueError("train_dataset", self.get_name(), constraint, "NaN or inf")
@@ -419,6 +421,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if network is not None:
             return f"model of {self.get_name()} must be as it was at the fit, got {network}"
         return None if data is None else f"train_dataset of {self.get_name()} must be as it was at the fit, got {data}"
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The type of attributions: the network's own, float32 at least."""
+        return self._probe_now().features.dtype
 
     def _probe_now(self) -> Probe:
         """The probe of this visit."""
