@@ -43,7 +43,7 @@ def test_inner_products_and_norms_are_those_of_the_whole_gradients(name: str) ->
     rows, columns = per_sample(inputs, target), per_sample(inputs[:3], target[:3])
     torch.testing.assert_close(rows.inner(columns), expected @ expected[:3].mT, **EXACT)
     torch.testing.assert_close(rows.norms(), expected.norm(dim=1), **EXACT)
-    torch.testing.assert_close(per_sample.whole(inputs, target), expected, **EXACT)
+    torch.testing.assert_close(per_sample.flat(inputs, target), expected, **EXACT)
     assert per_sample.n_parameters == expected.shape[1]
 
 
@@ -51,11 +51,10 @@ def test_inner_products_and_norms_are_those_of_the_whole_gradients(name: str) ->
 def test_rules_cover_what_they_can(name: str) -> None:
     model, inputs, target = make(name)
     per_sample = PerSampleGradients(model)
-    per_sample(inputs, target)
-    plan = per_sample._plan
-    assert set(plan.fallback) == FALLBACK.get(name, set())
-    assert set(plan.outer) >= OUTER.get(name, set())
-    assert plan.vectorised == (name not in {"recurrent", "custom"})
+    gradients = per_sample(inputs, target)
+    names = {name for name, _ in model.named_parameters() if not name.startswith("unused")}
+    assert per_sample.parameters_with_rule == names - FALLBACK.get(name, set())
+    assert set(gradients.outer) >= OUTER.get(name, set())
 
 
 @pytest.mark.parametrize("name", ["tied", "tied large", "words", "wide convolution", "attention"])
@@ -97,7 +96,9 @@ def test_derivatives_along_directions(name: str) -> None:
     per_sample = PerSampleGradients(model)
     expected = gradient_by_gradient(model, inputs, target)
     directions = torch.randn(3, expected.shape[1], dtype=torch.float64)
-    found = torch.stack([per_sample.along(x, c, directions) for x, c in zip(inputs, target, strict=True)])
+    found = torch.stack(
+        [per_sample.directional_derivatives(x, c, directions) for x, c in zip(inputs, target, strict=True)]
+    )
     torch.testing.assert_close(found.detach(), expected @ directions.mT, **EXACT)
 
 
@@ -106,7 +107,7 @@ def test_derivatives_along_directions_are_differentiable() -> None:
     per_sample = PerSampleGradients(model)
     directions = torch.randn(2, per_sample.n_parameters, dtype=torch.float64)
     sample = inputs[0].requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: per_sample.along(x, target[0], directions), sample)
+    assert torch.autograd.gradcheck(lambda x: per_sample.directional_derivatives(x, target[0], directions), sample)
 
 
 def test_the_model_is_as_before() -> None:
@@ -159,9 +160,13 @@ class Branching(nn.Module):
         return self.large(x) if x.abs().max() > 1 else self.small(x)
 
 
-def test_another_branch_is_refused() -> None:
-    per_sample = PerSampleGradients(Branching())
+def test_a_batch_on_another_branch() -> None:
+    model = Branching().double()
+    per_sample = PerSampleGradients(model)
     target = torch.zeros(5, dtype=torch.int64)
-    per_sample(torch.zeros(5, 3), target)
-    with pytest.raises(InvalidValueError, match=r"same places for every batch, got other uses of large\.bias"):
-        per_sample(torch.full((5, 3), 2.0), target)
+    small, large = torch.rand(5, 3, dtype=torch.float64) / 2, torch.rand(5, 3, dtype=torch.float64) + 2
+    mixed = torch.cat([small[:2], large[2:]])
+    for inputs in (small, large, mixed):
+        expected = gradient_by_gradient(model, inputs, target)
+        found = per_sample(inputs, target)
+        torch.testing.assert_close(found.inner(found), expected @ expected.mT, **EXACT)

@@ -24,7 +24,7 @@ def setting(name: str) -> tuple[PerSampleGradients, SampleGradients, Tensor]:
 def explicit(per_sample: PerSampleGradients, gradients: SampleGradients, n_components: int, seed: int) -> Tensor:
     """The projection as a matrix (n_components, n_parameters): the adjoint at each unit vector."""
     unit = torch.eye(n_components, dtype=torch.float64)
-    return per_sample.whole_from(*GaussianProjection(n_components, seed).adjoint(unit, gradients))
+    return per_sample.flatten(*GaussianProjection(n_components, seed).adjoint(unit, gradients))
 
 
 @pytest.mark.parametrize("name", ["tied", "tied large", "words", "wide convolution", "custom"])

@@ -15,6 +15,9 @@ from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
 from dualview_plugin.validation import check_integer
 
+# Training points from which the form of the gradients is learned.
+_FIRST_SAMPLES = 8
+
 
 class GradientSimilarity(DataAttribution):
     """τ_i(x, c) = ⟨∇_θ f_c(x), ∇_θ f_{y_i}(x_i)⟩ / ‖∇_θ f_{y_i}(x_i)‖, over all parameters θ.
@@ -63,9 +66,12 @@ class GradientSimilarity(DataAttribution):
 
     def _start(self) -> None:
         """Gradients of the network as it is now, and the memory that one of them takes."""
-        self._gradients = PerSampleGradients(self.model, self.layers)
+        doubles_single = self.extractor.doubles_single
+        self._gradients = PerSampleGradients(
+            self.model, self.layers, owner=self.get_name(), doubles_single=doubles_single
+        )
         inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(inputs[:1], labels[:1])
+        self._layout = self._gradients(inputs[:_FIRST_SAMPLES], labels[:_FIRST_SAMPLES])
 
     @property
     def block_size(self) -> int:
@@ -77,7 +83,7 @@ class GradientSimilarity(DataAttribution):
     @torch.no_grad()
     def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
         test = self._gradients_of(inputs, target)
-        return torch.cat([test.inner(train) / self._norms(train) for train in self._training_gradients()], 1)
+        return torch.cat([test.inner(self._normalised(train)) for train in self._training_gradients()], 1)
 
     def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
         """Values and slopes of the pairs, without the graphs behind them: a single direction is as large as θ."""
@@ -91,13 +97,14 @@ class GradientSimilarity(DataAttribution):
 
     @torch.no_grad()
     def _self_influence(self) -> Tensor:
-        return torch.cat([train.squared_norms() / self._norms(train) for train in self._training_gradients()])
+        norms = torch.cat([train.norms() for train in self._training_gradients()])
+        return (norms if self.normalize_train else norms.square()).to(self._layout.dense.dtype)
 
     def _linearised(self, sample: Tensor, label: Tensor, directions: Tensor) -> Tensor:
         """Attributions (k,) of one test point along the directions (k, n_parameters), and their slope in the sample."""
         with torch.enable_grad():
             point = sample.detach().requires_grad_(sample.requires_grad)
-            values = self._gradients.along(point, label, directions)
+            values = self._gradients.directional_derivatives(point, label, directions)
             if not (sample.requires_grad and values.requires_grad):
                 return values.detach()
             slopes = [torch.autograd.grad(value, point, retain_graph=True)[0] for value in values]
@@ -106,12 +113,15 @@ class GradientSimilarity(DataAttribution):
     def _directions(self, train_indices: Tensor) -> Tensor:
         """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters)."""
         inputs, labels = self.training_inputs(train_indices), self.train_labels_[train_indices]
-        norms = self._norms(self._gradients(inputs, labels))
-        return (self._gradients.whole(inputs, labels).mT / norms).mT
+        gradients = self._gradients.flat(inputs, labels)
+        if not self.normalize_train:
+            return gradients
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True, dtype=torch.float64).to(gradients)
+        return gradients / torch.where(norms > 0, norms, 1.0)
 
-    def _norms(self, train: SampleGradients) -> Tensor | float:
-        """What the attributions to these training points are divided by, (n,)."""
-        return train.norms() if self.normalize_train else 1.0
+    def _normalised(self, train: SampleGradients) -> SampleGradients:
+        """What test gradients are multiplied with."""
+        return train.normalised() if self.normalize_train else train
 
     def _gradients_of(self, inputs: Tensor, target: Tensor) -> SampleGradients:
         """The gradients of a block of test points, from passes of at most ``batch_size``."""
@@ -125,13 +135,24 @@ class GradientSimilarity(DataAttribution):
 
     def _training_gradients(self) -> Iterator[SampleGradients]:
         """The gradients of all training points at their labels, pass by pass in order."""
+        start = 0
         with tqdm(total=self.n_train_, desc="training gradients", disable=not self.show_progress, leave=False) as bar:
             for inputs, labels in self._training_batches():
                 for part in zip(
                     torch.split(inputs, self._pass_size), torch.split(labels, self._pass_size), strict=True
                 ):
-                    yield self._gradients(*part)
-                    bar.update(len(part[1]))
+                    gradients = self._gradients(*part)
+                    self._check_finite(gradients, start)
+                    yield gradients
+                    start += len(gradients)
+                    bar.update(len(gradients))
+
+    def _check_finite(self, gradients: SampleGradients, start: int) -> None:
+        """Refuse training points, the first of them at position ``start``, whose gradients are not finite."""
+        wrong = ((~gradients.is_finite()).nonzero()[:, 0] + start).tolist()
+        if wrong:
+            got = f"NaN or inf at position{'s' if len(wrong) > 1 else ''} {', '.join(map(str, wrong[:5]))}"
+            raise InvalidValueError("train_dataset", self.get_name(), "data with finite gradients", got)
 
 
 def _layer_names(model: nn.Module, layers: Collection[nn.Module | str] | None, owner: str) -> tuple[str, ...] | None:

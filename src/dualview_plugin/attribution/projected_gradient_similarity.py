@@ -76,13 +76,16 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         parameters: dict[str, object] = {"n_components": self.n_components, "seed": self.seed, "layers": self.layers}
         stored = self._cached("projected gradients", parameters, self._project_training_set)
         self.gradient_norms_ = stored["norms"]
-        divisors = self.gradient_norms_[:, None] if self.normalize_train else 1.0
-        self.projected_gradients_ = stored["projected"] / divisors
+        self.projected_gradients_ = stored["projected"]
+        if self.normalize_train:
+            norms = self.gradient_norms_[:, None]
+            self.projected_gradients_ = self.projected_gradients_ / torch.where(norms > 0, norms, 1.0)
 
     def _project_training_set(self) -> dict[str, Tensor]:
         """The projections (n_train, n_components) and the norms (n_train,) of the training gradients."""
         parts = [(self._projection(chunk), chunk.norms()) for chunk in self._chunks()]
-        return {"projected": torch.cat([part[0] for part in parts]), "norms": torch.cat([part[1] for part in parts])}
+        projected, norms = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return {"projected": projected, "norms": norms.to(projected.dtype)}
 
     def _chunks(self) -> Iterator[SampleGradients]:
         """The training gradients in chunks of a quarter of the memory budget; P is generated for each."""
@@ -107,4 +110,4 @@ class ProjectedGradientSimilarity(GradientSimilarity):
 
     def _directions(self, train_indices: Tensor) -> Tensor:
         components = self.projected_gradients_[train_indices]
-        return self._gradients.whole_from(*self._projection.adjoint(components, self._layout))
+        return self._gradients.flatten(*self._projection.adjoint(components, self._layout))

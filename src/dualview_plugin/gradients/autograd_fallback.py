@@ -6,37 +6,69 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.gradients.logits import Logits
 
-def vectorised_gradients(model: nn.Module, chosen: Mapping[str, Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+
+def vectorised_gradients(logits: Logits, chosen: Mapping[str, Tensor], inputs: Tensor, target: Tensor) -> Tensor:
     """Gradients (n_samples, n_elements) in the chosen parameters, one sample's network mapped over the batch."""
 
     def logit(parameters: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(model, parameters, (sample[None].clone(),))
-        return outputs.gather(1, label[None, None]).sum()
+        run = logits.of(lambda batch: functional_call(logits.model, parameters, (batch,)))
+        return run(sample[None]).gather(1, label[None, None]).sum()
 
     held = {name: parameter.detach() for name, parameter in chosen.items()}
     # The other parameters require gradients, and would make the result part of a graph.
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop because we have not yet")
         gradients = vmap(grad(logit), in_dims=(None, 0, 0))(held, inputs, target)
-    return torch.cat([gradients[name].flatten(1) for name in chosen], 1)
+    return torch.cat([at_least_float32(gradients[name]).reshape(len(inputs), -1) for name in chosen], 1)
 
 
-def looped_gradients(model: nn.Module, chosen: Sequence[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+def looped_gradients(logits: Logits, chosen: Sequence[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
     """Gradients (n_samples, n_elements) in the chosen parameters, one backward pass per sample."""
     rows = []
     for sample, label in zip(inputs, target, strict=True):
-        gradients = sample_gradients(model, chosen, sample, label)
-        rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+        gradients = sample_gradients(logits, chosen, sample, label)
+        rows.append(torch.cat([at_least_float32(gradient).flatten() for gradient in gradients]))
     return torch.stack(rows)
 
 
 def sample_gradients(
-    model: nn.Module, chosen: Sequence[Tensor], sample: Tensor, label: Tensor, *, create_graph: bool = False
+    logits: Logits, chosen: Sequence[Tensor], sample: Tensor, label: Tensor, *, create_graph: bool = False
 ) -> tuple[Tensor, ...]:
-    """Gradients of one sample's logit, zero in parameters that it does not depend on."""
-    logit = model(sample[None].clone()).gather(1, label[None, None]).sum()
-    return torch.autograd.grad(logit, chosen, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+    """Gradients of one sample's logit, zero in parameters that it does not depend on.
+
+    Raises:
+        InvalidValueError: autograd cannot differentiate the network.
+    """
+    logit = logits(sample[None]).gather(1, label[None, None]).sum()
+    if not logit.requires_grad:
+        return tuple(torch.zeros_like(parameter) for parameter in chosen)
+    return differentiated(logits, logit, chosen, create_graph=create_graph)
+
+
+def differentiated(
+    logits: Logits, value: Tensor, chosen: Sequence[Tensor], *, create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """The gradients of a value of the network, zero in parameters that it does not depend on, never sparse.
+
+    Raises:
+        InvalidValueError: autograd cannot differentiate the network.
+    """
+    try:
+        gradients = torch.autograd.grad(
+            value, chosen, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+    except RuntimeError as error:
+        constraint = "a network that autograd can differentiate"
+        raise InvalidValueError("model", logits.owner, constraint, " ".join(str(error).split())) from error
+    return tuple(gradient.to_dense() if gradient.is_sparse else gradient for gradient in gradients)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values, half precision as float32, in which sums of squares neither overflow nor vanish."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

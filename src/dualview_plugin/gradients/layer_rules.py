@@ -34,6 +34,10 @@ class LayerRule:
         """The dense rule of the parameter called ``slot`` in the layer."""
         return self.weight if slot == "weight" else self.bias
 
+    def takes(self, module: nn.Module, inputs: Tensor) -> bool:
+        """Whether the input has an axis for samples before the axes that one sample must have."""
+        return inputs.dim() > _sample_axes(module)
+
 
 def rule_of(module: nn.Module) -> LayerRule | None:
     """The rule for a module, or None where only automatic differentiation of each sample knows the gradient.
@@ -51,6 +55,16 @@ def rule_of(module: nn.Module) -> LayerRule | None:
     if getattr(module, "groups", 1) != 1:  # the weight of a grouped convolution is no matrix of input x output
         return LayerRule(rule.weight, rule.bias)
     return rule
+
+
+def _sample_axes(module: nn.Module) -> int:
+    """How many axes one sample's input of a layer has at least."""
+    if isinstance(module, nn.Embedding):
+        return 0
+    if isinstance(module, nn.LayerNorm):
+        return len(module.normalized_shape)
+    kernel = getattr(module, "kernel_size", None)
+    return 1 if kernel is None else 1 + len(kernel)
 
 
 def prefers_outer(product: OuterProducts) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients.layer_rules import LayerRule, rule_of
 
 
@@ -24,6 +25,7 @@ class LayerCall:
         rule: how its gradients follow from its input and output gradient.
         slots: the layer's own name of a parameter ("weight") → the network's.
         inputs: what the layer saw.
+        version: of ``inputs`` at the call; another one afterwards means that they were overwritten.
         output: the edge of the graph at the layer's output; it stays right when a later layer overwrites the output.
     """
 
@@ -31,26 +33,51 @@ class LayerCall:
     rule: LayerRule
     slots: Mapping[str, str]
     inputs: Tensor
+    version: int
     output: GradientEdge
 
+    def has_rows(self, n_samples: int) -> bool:
+        """Whether the input is still as it was and has the form of one entry of its first axis for each sample."""
+        intact = self.inputs._version == self.version
+        return intact and self.inputs.shape[:1] == (n_samples,) and self.rule.takes(self.module, self.inputs)
 
-def select_parameters(model: nn.Module, layers: Collection[str] | None) -> dict[str, nn.Parameter]:
-    """The parameters in the named layers (None: in the whole network), each tied one once."""
-    if layers is None:
-        return dict(model.named_parameters())
-    chosen = {id(parameter) for layer in layers for parameter in model.get_submodule(layer).parameters()}
-    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in chosen}
+
+def select_parameters(model: nn.Module, layers: Collection[str] | None, owner: str) -> dict[str, nn.Parameter]:
+    """The floating parameters in the named layers (None: in the whole network), each tied one once.
+
+    Raises:
+        InvalidValueError: there are none, or autograd cannot differentiate in them.
+    """
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.dtype.is_floating_point}
+    if layers is not None:
+        chosen = {id(parameter) for layer in layers for parameter in model.get_submodule(layer).parameters()}
+        named = {name: parameter for name, parameter in named.items() if id(parameter) in chosen}
+    if not named:
+        raise InvalidValueError("model", owner, "a network with floating parameters to differentiate", "none")
+    if any(parameter.is_complex() for parameter in model.parameters()):
+        raise InvalidValueError("model", owner, "a network with real parameters", "complex ones")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        constraint = "a network whose parameters were made outside torch.inference_mode()"
+        raise InvalidValueError("model", owner, constraint, "inference tensors")
+    return named
 
 
 @contextmanager
 def differentiable(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Gradients for the given parameters and no others, frozen or not; afterwards everything requires what it did."""
+    """Gradients for the given parameters and no others, frozen or not; afterwards everything requires what it did.
+
+    In the block no inference mode holds, and recurrent layers run without cuDNN, which differentiates them in train
+    mode alone.
+    """
     required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     chosen = {id(parameter) for parameter in parameters.values()}
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    cudnn = torch.backends.cudnn.enabled and not recurrent
     try:
         for parameter, _ in required:
-            parameter.requires_grad_(id(parameter) in chosen)
-        with torch.enable_grad():
+            if parameter.dtype.is_floating_point:
+                parameter.requires_grad_(id(parameter) in chosen)
+        with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=cudnn):
             yield
     finally:
         for parameter, before in required:
@@ -99,8 +126,8 @@ def _recorder(calls: list[LayerCall], rule: LayerRule, slots: Mapping[str, str])
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         if output.requires_grad:
             output = output.clone() if output._is_view() else output  # a view that is overwritten loses its edge
-            inputs = args[0] if args else kwargs["input"]
-            calls.append(LayerCall(module, rule, slots, inputs.detach(), get_gradient_edge(output)))
+            inputs = (args[0] if args else kwargs["input"]).detach()
+            calls.append(LayerCall(module, rule, slots, inputs, inputs._version, get_gradient_edge(output)))
         return output
 
     return record

@@ -17,7 +17,8 @@ class GaussianProjection:
     """A random linear map P from gradients to ``n_components`` numbers, with independent entries N(0, 1/n_components).
 
     ⟨P g, P g'⟩ estimates ⟨g, g'⟩ without bias, with variance (‖g‖² ‖g'‖² + ⟨g, g'⟩²) / n_components. The entries come
-    from the seed alone, drawn on the CPU: they depend neither on the batches nor on the device.
+    from the seed alone, drawn on the CPU in float32: they depend neither on the batches nor on the device, and not
+    on torch's defaults.
 
     Args:
         n_components: numbers that are left of a gradient.
@@ -72,19 +73,20 @@ class _Blocks:
     """Consecutive blocks of Pᵀ, always the same ones for a seed."""
 
     def __init__(self, n_components: int, seed: int, like: Tensor) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator("cpu").manual_seed(seed)
         self._n_components = n_components
         self._like = like
 
     def __call__(self, n_parameters: int) -> Tensor:
         """The next (n_parameters, n_components) entries."""
-        block = torch.randn(n_parameters, self._n_components, generator=self._generator)
+        size = n_parameters, self._n_components
+        block = torch.randn(size, generator=self._generator, dtype=torch.float32, device="cpu")
         return block.mul_(self._n_components**-0.5).to(self._like)
 
 
 def _add_row(projected: Tensor, product: OuterProducts, row: int, block: Tensor) -> None:
     """Add what a row of a matrix contributes: Σ_l left_l[row] · (right_l @ block), over terms that are not zero."""
-    step = max(1, _TERMS // product.right.shape[1])
+    step = max(1, _TERMS // max(1, product.right.shape[1]))
     for target, part in zip(torch.split(projected, step), product.split(step), strict=True):
         left = (part.left == row).to(block.dtype) if part.one_hot else part.left[..., row]
         active = left.flatten().nonzero()[:, 0]

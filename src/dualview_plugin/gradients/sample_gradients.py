@@ -45,9 +45,45 @@ class OuterProducts:
         )
 
     def squared_norms(self) -> Tensor:
-        """Squared Frobenius norms (n_samples,)."""
-        left = self.left[:, :, None] == self.left[:, None, :] if self.one_hot else self.left @ self.left.mT
-        return (left * (self.right @ self.right.mT)).sum((1, 2))
+        """Squared Frobenius norms (n_samples,) in float64; factors are scaled, since squares of 1e-25 vanish."""
+        left, left_size = (None, 1.0) if self.one_hot else _scaled(self.left)
+        right, right_size = _scaled(self.right)
+        pairs = self.left[:, :, None] == self.left[:, None, :] if left is None else left @ left.mT
+        squares = (pairs * (right @ right.mT)).sum((1, 2)).to(torch.float64).clamp_min(0)
+        return squares * (left_size * right_size) ** 2
+
+    def divided_by(self, sizes: Tensor) -> OuterProducts:
+        """The gradients divided by a number (n_samples,) in float64 for each sample, with factors of ordinary size."""
+        left, left_size = (self.left, 1.0) if self.one_hot else _scaled(self.left)
+        right, right_size = _scaled(self.right)
+        factor = left_size * right_size / sizes
+        return OuterProducts(left, right * factor.to(right)[:, None, None], self.n_rows)
+
+    def weighted_sum(self, weights: Tensor) -> Tensor:
+        """Σ_i w_i times gradient i, (n_rows, n_columns)."""
+        right = (self.right * weights.to(self.right)[:, None, None]).flatten(0, 1)
+        if not self.one_hot:
+            return self.left.flatten(0, 1).mT @ right
+        return right.new_zeros(self.n_rows, right.shape[1]).index_add_(0, self.left.flatten(), right)
+
+    def is_finite(self) -> Tensor:
+        """Whether all factors of a sample are finite, (n_samples,)."""
+        return self.left.isfinite().all(-1).flatten(1).all(1) & self.right.isfinite().flatten(1).all(1)
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, int, int], like: Tensor, *, one_hot: bool) -> OuterProducts:
+        """Gradients of zero for a shape (n_samples, n_rows, n_columns): sums of no terms."""
+        n_samples, n_rows, n_columns = shape
+        left = like.new_zeros(n_samples, 0, dtype=torch.int64) if one_hot else like.new_zeros(n_samples, 0, n_rows)
+        return cls(left, like.new_zeros(n_samples, 0, n_columns), n_rows)
+
+    @classmethod
+    def from_matrices(cls, matrices: Tensor, *, one_hot: bool) -> OuterProducts:
+        """Gradients (n_samples, n_rows, n_columns) as outer products, one for each row that is not zero throughout."""
+        n_samples, n_rows, _ = matrices.shape
+        rows = matrices.flatten(2).abs().amax((0, 2)).nonzero()[:, 0]
+        left = rows if one_hot else torch.eye(n_rows, dtype=matrices.dtype, device=matrices.device)[rows]
+        return cls(left.expand(n_samples, *left.shape), matrices[:, rows], n_rows)
 
     def matrices(self) -> Tensor:
         """The gradients themselves (n_samples, n_rows, n_columns)."""
@@ -104,17 +140,32 @@ class SampleGradients:
             products += product.inner(other.outer[name])
         return products
 
-    def squared_norms(self) -> Tensor:
-        """Squared Euclidean norms over all parameters (n_samples,)."""
-        norms = self.dense.square().sum(1)
-        for product in self.outer.values():
-            norms += product.squared_norms()
-        return norms
-
     def norms(self) -> Tensor:
-        """Euclidean norms over all parameters (n_samples,), safe to divide by: the least positive number for zero."""
-        squares = self.squared_norms()
-        return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt()
+        """Euclidean norms over all parameters (n_samples,), in float64."""
+        squares: Tensor = torch.linalg.vector_norm(self.dense, dim=1, dtype=torch.float64).square()
+        for product in self.outer.values():
+            squares += product.squared_norms()
+        return squares.sqrt()
+
+    def normalised(self) -> SampleGradients:
+        """The gradients divided by their norms; one of zero stays zero."""
+        norms = self.norms()
+        sizes = torch.where(norms > 0, norms, 1.0)
+        dense_sizes = norms.to(self.dense)
+        dense = self.dense / torch.where(dense_sizes > 0, dense_sizes, 1.0)[:, None]
+        return SampleGradients(dense, {name: product.divided_by(sizes) for name, product in self.outer.items()})
+
+    def is_finite(self) -> Tensor:
+        """Whether a gradient is finite, (n_samples,)."""
+        finite: Tensor = self.dense.isfinite().all(1)
+        for product in self.outer.values():
+            finite &= product.is_finite()
+        return finite
+
+    def first(self, n_samples: int) -> SampleGradients:
+        """The gradients of the first samples."""
+        outer = {name: next(product.split(n_samples)) for name, product in self.outer.items()}
+        return SampleGradients(self.dense[:n_samples], outer)
 
     @classmethod
     def stack(cls, parts: Iterable[SampleGradients]) -> SampleGradients:
@@ -137,3 +188,10 @@ def _padded(factor: Tensor, n_terms: int) -> Tensor:
     if not missing:
         return factor
     return torch.cat([factor, factor.new_zeros(factor.shape[0], missing, *factor.shape[2:])], 1)
+
+
+def _scaled(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """A factor (n_samples, n_terms, size) with a largest entry of one, and the largest entries in float64."""
+    sizes = factor.abs().amax((1, 2)) if factor.numel() else factor.new_zeros(len(factor))
+    sizes = torch.where(sizes > 0, sizes, 1.0)
+    return factor / sizes[:, None, None], sizes.to(torch.float64)

@@ -170,11 +170,11 @@ class LissaInverse:
 
     def _passes(self) -> Iterator[list[Tensor]]:
         """The batches of each pass over the training points, of sizes as equal as can be, for ``depth`` steps."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
         n_train = len(self.curvature.features)
         n_batches = math.ceil(n_train / self.batch_size)
         for _ in range(math.ceil(self.depth / n_batches)):
-            order = torch.randperm(n_train, generator=generator)
+            order = torch.randperm(n_train, generator=generator, device="cpu")
             yield [part.to(self.curvature.features.device) for part in order.tensor_split(n_batches)]
 
     def _one_pass(

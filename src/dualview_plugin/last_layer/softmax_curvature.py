@@ -108,8 +108,9 @@ class SoftmaxCurvature:
 
     def largest_eigenvalue(self, *, seed: int = 0, tol: float = 1e-2, max_iter: int = 100) -> float:
         """The largest eigenvalue of H + δI, by power iteration; from below, to about the relative tolerance."""
-        generator = torch.Generator().manual_seed(seed)
-        vector = torch.randn(1, *self.shape, generator=generator).to(self.features.device, self.dtype)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        vector = torch.randn(1, *self.shape, generator=generator, dtype=torch.float32, device="cpu")
+        vector = vector.to(self.features.device, self.dtype)
         eigenvalue = 0.0
         for _ in range(max_iter):
             vector = self.product(vector / vector.norm())
