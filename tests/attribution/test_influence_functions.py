@@ -254,3 +254,28 @@ def test_lissa_with_any_damping_gives_numbers_or_a_refusal(damping: float) -> No
     with warnings.catch_warnings(), contextlib.suppress(DualViewError):
         warnings.simplefilter("ignore", ConvergenceWarning)
         assert method.attribute(x, TARGET).isfinite().all()
+
+
+def test_a_tolerance_below_rounding_ends() -> None:
+    method, x = influence(solver="cg", tol=1e-300)
+    expected = by_autograd(method, x)
+    assert (method.attribute(x, TARGET) - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("layer", ["tied", "relu"])
+def test_a_layer_that_is_not_the_last_is_refused(layer: str) -> None:
+    model, train, x = tied_world()
+    with pytest.raises(DualViewError, match="final_fc_layer of InfluenceFunctions must be"):
+        InfluenceFunctions(model, layer, train, show_progress=False).attribute(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_that_of_the_twin(dtype: torch.dtype) -> None:
+    model, train, x = tied_world()
+    model, inputs = model.to(dtype), train.tensors[0].to(dtype)
+    twin = Tied()
+    twin.load_state_dict(model.state_dict())
+    found = InfluenceFunctions(model, "fc", TensorDataset(inputs, train.tensors[1]), show_progress=False)
+    expected = InfluenceFunctions(twin, "fc", TensorDataset(inputs.float(), train.tensors[1]), show_progress=False)
+    wanted = expected.attribute(x.to(dtype).float(), TARGET)
+    assert (found.attribute(x.to(dtype), TARGET) - wanted).norm() <= 0.1 * wanted.norm()
