@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.errors import InvalidValueError as InvalidValueError
     from dualview_plugin.errors import MissingDependencyError as MissingDependencyError
     from dualview_plugin.errors import NotApplicableWarning as NotApplicableWarning
+    from dualview_plugin.errors import PrecisionWarning as PrecisionWarning
     from dualview_plugin.errors import RandomDataWarning as RandomDataWarning
     from dualview_plugin.errors import RandomNetworkWarning as RandomNetworkWarning
     from dualview_plugin.errors import SparseAttributionWarning as SparseAttributionWarning
@@ -85,6 +86,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "InvalidValueError",
         "MissingDependencyError",
         "NotApplicableWarning",
+        "PrecisionWarning",
         "RandomDataWarning",
         "RandomNetworkWarning",
         "SparseAttributionWarning",

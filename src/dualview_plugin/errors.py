@@ -58,6 +58,10 @@ class SparseAttributionWarning(UserWarning):
     """A test point has fewer training points with an attribution other than zero than were asked for."""
 
 
+class PrecisionWarning(UserWarning):
+    """Values are too small for the precision of the result; the message says which call keeps them."""
+
+
 class CacheWarning(UserWarning):
     """An entry of the cache cannot be read or written; its values are computed."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from dualview_plugin.attribution import GradientSimilarity
+from dualview_plugin.attribution import GradientSimilarity, ProjectedGradientSimilarity
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from tests.gradients.networks import N_CLASSES, Tied, TiedLarge
 
@@ -121,3 +121,50 @@ def test_layers_by_name_and_by_module_agree() -> None:
 def test_bad_parameters_are_refused(options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         setting(Tied, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", [GradientSimilarity, ProjectedGradientSimilarity])
+def test_half_precision_is_that_of_the_twin(method: type[GradientSimilarity], dtype: torch.dtype) -> None:
+    model, inputs = TiedLarge().to(dtype), torch.randn(N_TRAIN, 29).to(dtype)
+    twin, labels, x = TiedLarge(), torch.arange(N_TRAIN) % N_CLASSES, torch.randn(N_TEST, 29).to(dtype)
+    twin.load_state_dict(model.state_dict())
+    found = method(model, "fc", TensorDataset(inputs, labels), show_progress=False)
+    expected = method(twin, "fc", TensorDataset(inputs.float(), labels), show_progress=False)
+    wanted, got = expected.attribute(x.float(), TARGET), found.attribute(x, TARGET)
+    assert got.dtype == torch.float32
+    assert (got - wanted).norm() <= 0.1 * wanted.norm()
+    torch.testing.assert_close(found.self_influence(), expected.self_influence(), rtol=0.1, atol=0)
+    map_, wanted_map = found.input_attribution(x, TARGET), expected.input_attribution(x.float(), TARGET)
+    assert (map_ - wanted_map).norm() <= 0.2 * wanted_map.norm()
+
+
+@pytest.mark.parametrize("method", [GradientSimilarity, ProjectedGradientSimilarity])
+def test_a_training_point_with_nan_is_refused(method: type[GradientSimilarity]) -> None:
+    _, train, x = setting(TiedLarge)
+    train.tensors[0][13, 2] = torch.nan
+    model = TiedLarge()
+    with pytest.raises(InvalidValueError, match=f"train_dataset of {method.__name__} must be"):
+        method(model, "fc", train, show_progress=False).attribute(x, TARGET)
+
+
+@pytest.mark.parametrize("method", [GradientSimilarity, ProjectedGradientSimilarity])
+def test_a_network_without_gradients_is_refused(method: type[GradientSimilarity]) -> None:
+    _, train, x = setting(TiedLarge)
+    model = TiedLarge()
+    run = model.forward
+    model.forward = lambda inputs: run(inputs).detach()
+    with pytest.raises(InvalidValueError, match=f"model of {method.__name__} must be .* differentiate"):
+        method(model, "fc", train, show_progress=False).attribute(x, TARGET)
+
+
+def test_tiny_gradients_have_their_similarities() -> None:
+    """A network sure of its classes, with outputs after a softmax, has gradients of 1e-25."""
+    method, train, x = setting(TiedLarge)
+    method.model.fc.weight.data *= 1e-22
+    found, expected = method.attribute(x, TARGET), by_double_loop(method, train, x, TARGET)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    part = GradientSimilarity(method.model, "fc", train, layers=["first"], show_progress=False)
+    own = part.self_influence()
+    assert 0 < own.max() < 1e-18
+    torch.testing.assert_close(own, part.attribute(*train.tensors).diagonal(), rtol=1e-3, atol=0)

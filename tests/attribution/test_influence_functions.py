@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import TensorDataset
 
 from dualview_plugin.attribution import InfluenceFunctions
-from dualview_plugin.errors import ConvergenceWarning, DivergenceError, DualViewError
+from dualview_plugin.errors import ConvergenceWarning, DivergenceError, DualViewError, PrecisionWarning
 from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.last_layer import CholeskyInverse, ConjugateGradientInverse, fit_softmax_regression
 from tests.gradients.networks import N_CLASSES, Tied
@@ -183,7 +183,7 @@ def test_a_confident_network_in_single_precision(scale: float, solver: str, tole
     model, train, x = confident_world(scale)
     method = InfluenceFunctions(model, "fc", train, solver=solver, show_progress=False)
     expected = by_formula(method, x, model.eval()(x).argmax(1))
-    assert_rows_agree(method.attribute(x), expected, tolerance)
+    assert_rows_agree(torch.cat(list(method.attribute_blocks(x))), expected, tolerance)
     assert scale == 1.0 or expected.abs().max(1).values.min() < 1e-15
 
 
@@ -193,7 +193,9 @@ def test_self_influence_and_pairs_of_a_confident_network() -> None:
     train = TensorDataset(train.tensors[0], decisions)
     method = InfluenceFunctions(model, "fc", train, show_progress=False)
     expected = by_formula(method, *train.tensors)
-    own = method.self_influence()
+    with pytest.warns(PrecisionWarning, match="self-influences"):
+        assert method.self_influence().dtype == torch.float32
+    own = method._self_influence()
     torch.testing.assert_close(own, expected.diagonal(), rtol=1e-6, atol=0)
     assert own.min() < 1e-40
     indices = torch.arange(N_TRAIN)[:, None]
@@ -206,7 +208,17 @@ def test_lissa_of_a_confident_network() -> None:
     model, train, x = confident_world(30.0)
     method = InfluenceFunctions(model, "fc", train, solver="lissa", damping=0.1, show_progress=False, max_iter=20000)
     expected = by_formula(method, x, model.eval()(x).argmax(1))
-    assert_rows_agree(method.attribute(x), expected, 0.2)
+    assert_rows_agree(torch.cat(list(method.attribute_blocks(x))), expected, 0.2)
+
+
+def test_rows_too_small_for_single_precision_are_spoken_of_and_ranked() -> None:
+    model, train, x = confident_world(300.0)
+    method = InfluenceFunctions(model, "fc", train, show_progress=False)
+    expected = by_formula(method, x, model.eval()(x).argmax(1))
+    with pytest.warns(PrecisionWarning, match="influence.k. and attribute_blocks keep them"):
+        assert method.attribute(x).dtype == torch.float32
+    top = method.strongest(x, 5)
+    torch.testing.assert_close(expected.gather(1, top.indices), expected.topk(5).values, rtol=1e-6, atol=0)
 
 
 def test_auto_is_exact_within_the_budget_and_cg_beyond() -> None:
@@ -254,3 +266,28 @@ def test_lissa_with_any_damping_gives_numbers_or_a_refusal(damping: float) -> No
     with warnings.catch_warnings(), contextlib.suppress(DualViewError):
         warnings.simplefilter("ignore", ConvergenceWarning)
         assert method.attribute(x, TARGET).isfinite().all()
+
+
+def test_a_tolerance_below_rounding_ends() -> None:
+    method, x = influence(solver="cg", tol=1e-300)
+    expected = by_autograd(method, x)
+    assert (method.attribute(x, TARGET) - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("layer", ["tied", "relu"])
+def test_a_layer_that_is_not_the_last_is_refused(layer: str) -> None:
+    model, train, x = tied_world()
+    with pytest.raises(DualViewError, match="final_fc_layer of InfluenceFunctions must be"):
+        InfluenceFunctions(model, layer, train, show_progress=False).attribute(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_that_of_the_twin(dtype: torch.dtype) -> None:
+    model, train, x = tied_world()
+    model, inputs = model.to(dtype), train.tensors[0].to(dtype)
+    twin = Tied()
+    twin.load_state_dict(model.state_dict())
+    found = InfluenceFunctions(model, "fc", TensorDataset(inputs, train.tensors[1]), show_progress=False)
+    expected = InfluenceFunctions(twin, "fc", TensorDataset(inputs.float(), train.tensors[1]), show_progress=False)
+    wanted = expected.attribute(x.to(dtype).float(), TARGET)
+    assert (found.attribute(x.to(dtype), TARGET) - wanted).norm() <= 0.1 * wanted.norm()

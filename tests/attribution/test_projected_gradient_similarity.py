@@ -71,3 +71,14 @@ def test_keeps_n_components_numbers_a_training_point() -> None:
 def test_bad_parameters_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidValueError, match="of ProjectedGradientSimilarity must be an integer of at least"):
         projected(small_world(), **options)
+
+
+def test_the_projection_does_not_depend_on_torchs_default_dtype() -> None:
+    world = small_world()
+    expected = projected(world, n_components=13).attribute(world.x_test, TARGET)
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = projected(world, n_components=13).attribute(world.x_test, TARGET)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected)

@@ -76,3 +76,17 @@ def test_bad_parameters_are_refused(options: dict[str, Any]) -> None:
     (parameter,) = options
     with pytest.raises(DualViewError, match=f"{parameter} of RepresenterPoints must be"):
         representer(small_world(), **options)
+
+
+@pytest.mark.filterwarnings("ignore::dualview_plugin.errors.ConvergenceWarning")
+@pytest.mark.parametrize("weight_decay", [1e-300, 1e300])
+def test_a_penalty_without_coefficients_is_refused(weight_decay: float) -> None:
+    with pytest.raises(DualViewError, match="weight_decay of RepresenterPoints must be of a size"):
+        representer(small_world(), weight_decay=weight_decay).fit()
+
+
+@pytest.mark.parametrize("layer", ["hidden", "dropout"])
+def test_a_layer_that_is_not_the_last_is_refused(layer: str) -> None:
+    world = small_world()
+    with pytest.raises(DualViewError, match=r"final_fc_layer of RepresenterPoints must be .* the last one .* is 'fc'"):
+        RepresenterPoints(world.model, layer, world.train, show_progress=False).fit()

@@ -182,6 +182,25 @@ def test_standardizer_has_the_training_statistics() -> None:
     assert not Standardizer.from_features(features)(other)[:, [0, 4]].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_a_feature_that_is_constant_up_to_rounding_is_constant(dtype: torch.dtype, scale: float) -> None:
+    """(6a + c) − 6a is c in exact arithmetic."""
+    noise, constant = (6 * scale * torch.randn(29, dtype=torch.float64)).to(dtype), torch.tensor(scale, dtype=dtype)
+    features = torch.stack([(noise + constant) - noise, noise], 1)
+    assert len(features[:, 0].unique()) > 1
+    precision = None if dtype in (torch.float32, torch.float64) else dtype
+    features = features if precision is None else features.float()
+    standardized = Standardizer.from_features(features, precision)(features)
+    assert not standardized[:, 0].any()
+    assert standardized[:, 1].std() > 0.9
+
+
+def test_a_small_variation_far_above_rounding_is_kept() -> None:
+    features = (1000 + 0.1 * torch.randn(29, 1)).float()
+    assert float(Standardizer.from_features(features)(features).std()) == pytest.approx(1, rel=0.05)
+
+
 def test_identity_standardizer_changes_nothing() -> None:
     features = torch.randn(5, N_FEATURES)
     assert torch.equal(Standardizer.identity(features)(features), features)

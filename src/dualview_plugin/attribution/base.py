@@ -20,7 +20,7 @@ from tqdm import tqdm
 from dualview_plugin.attribution.arguments import Remembering
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.attribution.targets import Target, checked_target
-from dualview_plugin.attribution.top_points import strongest, warn_of_zeros
+from dualview_plugin.attribution.top_points import strongest, warn_of_lost_values, warn_of_underflow, warn_of_zeros
 from dualview_plugin.cache import TensorCache, data_fingerprint
 from dualview_plugin.data import Inputs, TestInputs, TrainData, TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
@@ -161,7 +161,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             target: the explained class: one for all test points or one for each; None: the network's decision.
 
         Returns:
-            (n_test, n_train), finite; column j is ``train_dataset[j]``.
+            (n_test, n_train), finite, in the network's precision, float32 at least; column j is ``train_dataset[j]``.
 
         Raises:
             InvalidTypeError, InvalidValueError: a shuffling loader, a target of the wrong length or out of range, a
@@ -174,10 +174,13 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             return self._attribute_all(self._fitted_for(inputs, target), target)
 
     def attribute_blocks(self, inputs: Inputs, target: Target = None) -> Iterator[Tensor]:
-        """The rows of :meth:`attribute` in consecutive blocks, (n_block, n_train): memory for one block at a time."""
+        """The rows of :meth:`attribute` in consecutive blocks, (n_block, n_train): memory for one block at a time.
+
+        They come in the precision of the computation, which is float64 for influence functions.
+        """
         with self.visit():
             blocks = self.blocks(self._fitted_for(inputs, target), target, self.block_size)
-        return guest_steps(self.model, (block.to(self._dtype) for block in self._attributed(blocks)))
+        return guest_steps(self.model, self._attributed(blocks))
 
     def _attribute_all(self, test: TestInputs, target: Target) -> Tensor:
         """All rows of :meth:`attribute`, from its blocks."""
@@ -185,8 +188,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         start = 0
         for block in self.attribute_blocks(test, target):
             if result is None:
-                result = block.new_empty(len(test), self.n_train_)
+                result = block.new_empty(len(test), self.n_train_, dtype=self._dtype)
             result[start : start + len(block)] = block
+            warn_of_underflow(block, self._dtype, self.get_name())
             start += len(block)
         assert result is not None  # test inputs are never empty
         assert start == len(result)  # and counted
@@ -275,7 +279,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The attribution τ_i(x_i, y_i) of each training point to its own label at itself, (n_train,)."""
         with self.visit():
             self.ensure_fitted()
-            values = self._self_influence().detach().to(self._dtype)
+            exact = self._self_influence().detach()
+            values = exact.to(self._dtype)
+            warn_of_lost_values(exact, values, self.get_name())
         if not bool(values.isfinite().all()):
             constraint = "a dataset with finite attributions"
             raise InvalidValueError("train_dataset", self.get_name(), constraint, "NaN or inf")

@@ -82,8 +82,10 @@ class DualView(FeatureKernelAttribution):
 
     def _fit(self) -> None:
         training = self._training_features()
-        make_standardizer = Standardizer.from_features if self.standardize else Standardizer.identity
-        self._standardizer = make_standardizer(training.features)
+        if self.standardize:
+            self._standardizer = Standardizer.from_features(training.features, self._probe_now().dtype)
+        else:
+            self._standardizer = Standardizer.identity(training.features)
         features = self.transform_features(training.features)
         self.solution_ = self._solve(features, training.labels)
         self.kernel_offset_ = float(self.fit_intercept)

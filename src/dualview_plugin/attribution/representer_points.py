@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.data import TrainData
+from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.features import Standardizer, TrainingFeatures
 from dualview_plugin.last_layer import LinearLayer, SoftmaxRegression, fit_softmax_regression
 from dualview_plugin.validation import check_integer, check_positive
@@ -89,8 +90,15 @@ class RepresenterPoints(FeatureKernelAttribution):
         alpha = (targets - self.regression_.probabilities) / (2 * self.weight_decay * len(targets))
         self._standardizer = Standardizer.identity(training.features)
         self._set_support(torch.arange(len(alpha)), training.features, alpha)
+        self._check_coefficients()
         self.surrogate_weight_ = self.regression_.weight.to(training.features)
         self.surrogate_bias_ = self.surrogate_weight_.new_zeros(self.n_classes_)
+
+    def _check_coefficients(self) -> None:
+        """Refuse a penalty for which the coefficients overflow or vanish in the features' precision."""
+        if not (bool(self.dual_coef_.isfinite().all()) and bool(self.dual_coef_.any())):
+            constraint = f"of a size for which coefficients neither overflow nor vanish in {self.dual_coef_.dtype}"
+            raise InvalidValueError("weight_decay", self.get_name(), constraint, repr(self.weight_decay))
 
     def _targets(self, training: TrainingFeatures) -> Tensor:
         """What the last layer is retrained to: t, (n_train, n_classes), in double precision."""

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# A feature whose deviation is at most this many rounding units of its mean counts as constant. A layer that subtracts
+# large numbers leaves a rounding of tens of units; half precision has too few digits to allow for that.
+_ROUNDING_UNITS = {torch.float64: 64, torch.float32: 64, torch.float16: 4, torch.bfloat16: 4}
+
 
 @dataclass(frozen=True)
 class Standardizer:
     """The map φ ↦ (φ − mean) · scale, where scale is 1 / standard deviation, and 0 for a feature constant in training.
 
-    A constant feature therefore stays at zero for every point, training or test, instead of turning into NaN.
+    A constant feature therefore stays at zero for every point, training or test, instead of turning into NaN. A feature
+    is constant if its deviation is at most 64 eps · |mean|, eps being the rounding unit of its precision: 7.6e-6 times
+    the mean in float32. In half precision it is 4 eps · |mean|.
 
     Attributes:
         mean: (n_features,).
@@ -29,12 +35,17 @@ class Standardizer:
     scale: Tensor
 
     @classmethod
-    def from_features(cls, features: Tensor) -> Standardizer:
-        """The training statistics of ``features``, (n_train, n_features), computed in float64."""
+    def from_features(cls, features: Tensor, precision: torch.dtype | None = None) -> Standardizer:
+        """The training statistics of ``features``, (n_train, n_features), computed in float64.
+
+        Args:
+            features: φ.
+            precision: in which the network computed them; None: their own.
+        """
+        precision = precision or features.dtype
         exact = features.double()
         mean, deviation = exact.mean(dim=0), exact.std(dim=0, correction=0)
-        # Rounding gives a constant feature a deviation of a few ulps of its mean.
-        constant = deviation <= 1e-7 * mean.abs()
+        constant = deviation <= _ROUNDING_UNITS[precision] * torch.finfo(precision).eps * mean.abs()
         scale = torch.where(constant, 0.0, 1.0 / torch.where(constant, 1.0, deviation))
         return cls(mean.to(features.dtype), scale.to(features.dtype))
 

@@ -177,8 +177,7 @@ class PerSampleGradients:
             if name in self._with_rule
         }
         self._n_batches += 1
-        comparable = bool(batch.chosen.isfinite().all())  # whoever asked says what NaN means
-        if found and comparable and self._n_batches & (self._n_batches - 1) == 0:
+        if found and self._n_batches & (self._n_batches - 1) == 0:
             confirmed = batch.confirmed(found)
             self._drop_rules(found.keys() - confirmed)
             found = {name: gradients for name, gradients in found.items() if name in confirmed}

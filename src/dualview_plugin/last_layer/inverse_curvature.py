@@ -59,7 +59,7 @@ class ConjugateGradientInverse:
 
     Args:
         curvature: H + δI.
-        tol: stop where ‖g − (H + δI) v‖ ≤ tol · ‖g‖, for each vector.
+        tol: stop where ‖g − (H + δI) v‖ ≤ tol · ‖g‖, for each vector; below the rounding unit it counts as that.
         max_iter: stop there in any case, with a ConvergenceWarning.
 
     Raises:
@@ -80,7 +80,7 @@ class ConjugateGradientInverse:
         right, sizes = _scaled(gradients, self.curvature.dtype)
         solution, residuals = conjugate_gradients(self.curvature.product, right, self.tol, self.max_iter)
         worst = float(residuals.max()) if len(residuals) else 0.0
-        if worst > self.tol:
+        if worst > max(self.tol, torch.finfo(right.dtype).eps):
             _warn(
                 f"conjugate gradients stopped at relative residual {worst:.1e} above tol {self.tol:.1e}", self.max_iter
             )
@@ -200,7 +200,7 @@ def conjugate_gradients(
     Args:
         product: (n_vectors, …) → A times each vector.
         right: b (n_vectors, …).
-        tol: stop a vector where ‖b − A x‖ ≤ tol · ‖b‖.
+        tol: stop a vector where ‖b − A x‖ ≤ tol · ‖b‖, or where the rest is rounding.
         max_iter: at most this many products.
 
     Returns:
@@ -209,7 +209,8 @@ def conjugate_gradients(
     shape = (-1, *[1] * (right.dim() - 1))
     solution, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
     square, norms = _squares(residual), _norms(right)
-    active = (square.sqrt() > tol * norms).nonzero()[:, 0]
+    limits = max(tol, torch.finfo(right.dtype).eps) * norms
+    active = (square.sqrt() > limits).nonzero()[:, 0]
     for _ in range(max_iter):
         if not len(active):
             break
@@ -220,7 +221,7 @@ def conjugate_gradients(
         residual[active] -= step * curved
         square[active] = _squares(residual[active])
         direction[active] = residual[active] + (square[active] / before).view(shape) * ahead
-        active = active[square[active].sqrt() > tol * norms[active]]
+        active = active[square[active].sqrt() > limits[active]]
     return solution, square.sqrt() / norms.clamp_min(torch.finfo(norms.dtype).tiny)
 
 
