@@ -62,5 +62,9 @@ class CacheWarning(UserWarning):
     """An entry of the cache cannot be read or written; its values are computed."""
 
 
+class UnderflowWarning(UserWarning):
+    """Attributions are too small for their precision; the result is returned, rounded towards zero."""
+
+
 class NotApplicableWarning(UserWarning):
     """A metric does not apply to a method and scores NaN."""

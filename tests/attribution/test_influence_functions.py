@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import TensorDataset
 
 from dualview_plugin.attribution import InfluenceFunctions
-from dualview_plugin.errors import ConvergenceWarning, DivergenceError, DualViewError
+from dualview_plugin.errors import ConvergenceWarning, DivergenceError, DualViewError, UnderflowWarning
 from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.last_layer import CholeskyInverse, ConjugateGradientInverse, fit_softmax_regression
 from tests.gradients.networks import N_CLASSES, Tied
@@ -142,12 +142,13 @@ def test_bad_parameters_are_refused(options: dict[str, Any]) -> None:
         influence(**options)
 
 
-def confident_world(scale: float) -> tuple[nn.Module, TensorDataset, Tensor]:
-    """A network in single precision whose logits differ by up to a few hundred."""
+def confident_world(scale: float, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, TensorDataset, Tensor]:
+    """A network whose logits differ by up to a few hundred."""
     model, train, x = tied_world()
     with torch.no_grad():
         model.fc.weight.mul_(scale)
-    return model, train, x
+    inputs, labels = train.tensors
+    return model.to(dtype), TensorDataset(inputs.to(dtype), labels), x.to(dtype)
 
 
 def by_formula(method: InfluenceFunctions, x: Tensor, target: Tensor) -> Tensor:
@@ -169,35 +170,44 @@ def by_formula(method: InfluenceFunctions, x: Tensor, target: Tensor) -> Tensor:
 
 
 def assert_rows_agree(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Each row by itself, since rows differ by orders of magnitude."""
-    assert found.dtype == torch.float64
-    # The squares of 1e-200 underflow: compare after division by the largest entry.
+    """Each row by itself, divided by its largest entry, since 1e-200 has no square."""
     largest = expected.abs().amax(1, keepdim=True)
     assert (largest > 0).all()
     assert ((found - expected) / largest).norm(dim=1).max() <= tolerance * (expected / largest).norm(dim=1).min()
 
 
-@pytest.mark.parametrize("scale", [1.0, 300.0, 2000.0])
-@pytest.mark.parametrize(("solver", "tolerance"), [("exact", 1e-6), ("cg", 1e-3)])
-def test_a_confident_network_in_single_precision(scale: float, solver: str, tolerance: float) -> None:
-    model, train, x = confident_world(scale)
+CONFIDENT = [(1.0, torch.float32), (130.0, torch.float32), (300.0, torch.float64), (2000.0, torch.float64)]
+
+
+@pytest.mark.parametrize(("scale", "dtype"), CONFIDENT)
+@pytest.mark.parametrize(("solver", "tolerance"), [("exact", 1e-5), ("cg", 1e-3)])
+def test_a_confident_network(scale: float, dtype: torch.dtype, solver: str, tolerance: float) -> None:
+    model, train, x = confident_world(scale, dtype)
     method = InfluenceFunctions(model, "fc", train, solver=solver, show_progress=False)
     expected = by_formula(method, x, model.eval()(x).argmax(1))
-    assert_rows_agree(method.attribute(x), expected, tolerance)
-    assert scale == 1.0 or expected.abs().max(1).values.min() < 1e-15
+    found = method.attribute(x)
+    assert found.dtype == dtype
+    assert_rows_agree(found, expected, tolerance)
+    assert scale == 1.0 or expected.abs().amax(1).min() < 1e-10
+
+
+def test_attributions_below_the_precision_are_not_silent() -> None:
+    model, train, x = confident_world(2000.0)
+    method = InfluenceFunctions(model, "fc", train, show_progress=False)
+    with pytest.warns(UnderflowWarning, match=r"rows of attributions of InfluenceFunctions are below .* model\.double"):
+        assert method.attribute(x).isfinite().all()
 
 
 def test_self_influence_and_pairs_of_a_confident_network() -> None:
-    model, train, _ = confident_world(300.0)
-    decisions = model.eval()(train.tensors[0]).argmax(1)
-    train = TensorDataset(train.tensors[0], decisions)
-    method = InfluenceFunctions(model, "fc", train, show_progress=False)
-    expected = by_formula(method, *train.tensors)
+    model, train, _ = confident_world(300.0, torch.float64)
+    inputs = train.tensors[0]
+    decisions = model.eval()(inputs).argmax(1)
+    method = InfluenceFunctions(model, "fc", TensorDataset(inputs, decisions), show_progress=False)
+    expected = by_formula(method, inputs, decisions).diagonal()
     own = method.self_influence()
-    torch.testing.assert_close(own, expected.diagonal(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(own, expected, rtol=1e-6, atol=0)
     assert own.min() < 1e-40
-    indices = torch.arange(N_TRAIN)[:, None]
-    pairs = method._pair_attribution(train.tensors[0].requires_grad_(), decisions, indices)
+    pairs = method._pair_attribution(inputs.requires_grad_(), decisions, torch.arange(N_TRAIN)[:, None])
     torch.testing.assert_close(pairs.detach(), own[:, None], rtol=1e-6, atol=0)
     assert pairs.requires_grad
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Literal, Unpack
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.data import TrainData
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidValueError, UnderflowWarning
 from dualview_plugin.last_layer import (
     CholeskyInverse,
     ConjugateGradientInverse,
@@ -38,9 +39,9 @@ class InfluenceFunctions(DataAttribution):
     L is the cross entropy and H the Hessian of the mean training loss. Positive: leaving the training point out would
     raise the test loss, by τ/n_train to first order; the point is helpful, a proponent.
 
-    Attributions come in float64, whatever the network's precision: a point of which the network is sure has a gradient
-    of e^(−gap) for a gap between its logits, and attributions are products of two such gradients. Logits and losses are
-    therefore computed from the features in float64. Maps at the input have the input's own precision.
+    A point of which the network is sure has a gradient of e^(−gap) for a gap between its logits, and attributions are
+    products of two such gradients. Logits, losses and products are therefore computed from the features in float64,
+    whatever the network's precision; the result is then rounded to it.
 
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
@@ -70,6 +71,8 @@ class InfluenceFunctions(DataAttribution):
 
     Warns:
         ConvergenceWarning: ``"cg"`` or ``"lissa"`` stopped before ``tol``; the message has the figures.
+        UnderflowWarning: all attributions of a test point are below what the network's precision resolves, 1e-31 in
+            float32. A network in float64 gives them.
 
     Source: Koh and Liang 2017 (arXiv 1703.04730), equation 2; the paper's reference implementation used LiSSA with
     damping 0.01 and scale 25.
@@ -158,13 +161,15 @@ class InfluenceFunctions(DataAttribution):
     def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
         parts = [self._loss_gradients(*part) for part in zip(*self._split(inputs, target), strict=True)]
         solved = self._inverse.solve(torch.cat(parts)).flatten(1)
-        return torch.cat([solved @ gradients.flatten(1).mT for gradients in self._training_gradients()], 1)
+        rows = torch.cat([solved @ gradients.flatten(1).mT for gradients in self._training_gradients()], 1)
+        return self._rounded(rows)
 
     def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
         unique, position = torch.unique(train_indices, return_inverse=True)
         with torch.no_grad():
             solved = self._inverse.solve(self._gradients_at(unique))
-        return torch.einsum("bcf,bkcf->bk", self._loss_gradients(inputs, target), solved[position])
+        pairs = torch.einsum("bcf,bkcf->bk", self._loss_gradients(inputs, target), solved[position])
+        return pairs.to(self._features.dtype)
 
     @torch.no_grad()
     def _self_influence(self) -> Tensor:
@@ -172,7 +177,18 @@ class InfluenceFunctions(DataAttribution):
         for indices in torch.split(torch.arange(self.n_train_, device=self.device), self.block_size):
             gradients = self._gradients_at(indices)
             parts.append((self._inverse.solve(gradients) * gradients).sum((1, 2)))
-        return torch.cat(parts)
+        return self._rounded(torch.cat(parts)[None])[0]
+
+    def _rounded(self, rows: Tensor) -> Tensor:
+        """Rows of attributions in the features' precision; warns of rows that are too small for it."""
+        limits = torch.finfo(self._features.dtype)
+        largest = rows.abs().amax(1)
+        n_lost = int(((largest > 0) & (largest < limits.tiny / limits.eps)).sum())
+        if n_lost:
+            message = f"{n_lost} of {len(rows)} rows of attributions of {self.get_name()} are below what"
+            advice = f"{self._features.dtype} resolves; a network in float64, model.double(), gives them"
+            warnings.warn(f"{message} {advice}", UnderflowWarning, stacklevel=2)
+        return rows.to(self._features.dtype)
 
     def _loss_gradients(self, inputs: Tensor, target: Tensor) -> Tensor:
         """∇L(x, c) (n, n_classes, n_features) in float64, differentiable in the inputs."""
