@@ -38,9 +38,9 @@ class InfluenceFunctions(DataAttribution):
     L is the cross entropy and H the Hessian of the mean training loss. Positive: leaving the training point out would
     raise the test loss, by τ/n_train to first order; the point is helpful, a proponent.
 
-    Attributions come in float64, whatever the network's precision: a point of which the network is sure has a gradient
-    of e^(−gap) for a gap between its logits, and attributions are products of two such gradients. Logits and losses are
-    therefore computed from the features in float64. Maps at the input have the input's own precision.
+    A point of which the network is sure has a gradient of e^(−gap) for a gap between its logits, and attributions are
+    products of two such gradients. Logits, losses and products are therefore computed from the features in float64,
+    whatever the network's precision. ``attribute`` rounds the result to it; ``influence(k)`` ranks before it rounds.
 
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
@@ -70,6 +70,8 @@ class InfluenceFunctions(DataAttribution):
 
     Warns:
         ConvergenceWarning: ``"cg"`` or ``"lissa"`` stopped before ``tol``; the message has the figures.
+        PrecisionWarning: all attributions of a test point are below what the network's precision resolves, 1e-31 in
+            float32.
 
     Source: Koh and Liang 2017 (arXiv 1703.04730), equation 2; the paper's reference implementation used LiSSA with
     damping 0.01 and scale 25.
