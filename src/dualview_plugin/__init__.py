@@ -41,14 +41,21 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.metrics import IdenticalClass as IdenticalClass
     from dualview_plugin.metrics import IdenticalSubclass as IdenticalSubclass
     from dualview_plugin.metrics import LabelPoisoning as LabelPoisoning
+    from dualview_plugin.metrics import MixedDatasets as MixedDatasets
+    from dualview_plugin.metrics import Sparsity as Sparsity
+    from dualview_plugin.metrics import TopCardinality as TopCardinality
+    from dualview_plugin.metrics import commonest_share as commonest_share
     from dualview_plugin.metrics import data_attribution as data_attribution
     from dualview_plugin.metrics import domain_mismatch as domain_mismatch
     from dualview_plugin.metrics import domain_mismatch_auprc as domain_mismatch_auprc
     from dualview_plugin.metrics import identical_class as identical_class
     from dualview_plugin.metrics import label_poisoning as label_poisoning
+    from dualview_plugin.metrics import mixed_datasets as mixed_datasets
     from dualview_plugin.metrics import poisoning_curve as poisoning_curve
     from dualview_plugin.metrics import register as register
     from dualview_plugin.metrics import share_in_top_k as share_in_top_k
+    from dualview_plugin.metrics import sparsity as sparsity
+    from dualview_plugin.metrics import top_cardinality as top_cardinality
     from dualview_plugin.modifications import GroupedClasses as GroupedClasses
     from dualview_plugin.modifications import MarkedImages as MarkedImages
     from dualview_plugin.modifications import ModifiedDataset as ModifiedDataset
@@ -103,14 +110,21 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "IdenticalClass",
         "IdenticalSubclass",
         "LabelPoisoning",
+        "MixedDatasets",
+        "Sparsity",
+        "TopCardinality",
+        "commonest_share",
         "data_attribution",
         "domain_mismatch",
         "domain_mismatch_auprc",
         "identical_class",
         "label_poisoning",
+        "mixed_datasets",
         "poisoning_curve",
         "register",
         "share_in_top_k",
+        "sparsity",
+        "top_cardinality",
     ),
     "modifications": (
         "GroupedClasses",

@@ -5,9 +5,12 @@ from dualview_plugin.metrics.domain_mismatch import DomainMismatch, domain_misma
 from dualview_plugin.metrics.identical_class import IdenticalClass, identical_class
 from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
 from dualview_plugin.metrics.label_poisoning import LabelPoisoning, label_poisoning, poisoning_curve
+from dualview_plugin.metrics.mixed_datasets import MixedDatasets, mixed_datasets
 from dualview_plugin.metrics.registration import register
 from dualview_plugin.metrics.share_in_top_k import share_in_top_k
 from dualview_plugin.metrics.sources import data_attribution
+from dualview_plugin.metrics.sparsity import Sparsity, sparsity
+from dualview_plugin.metrics.top_cardinality import TopCardinality, commonest_share, top_cardinality
 
 __all__ = [
     "DataAttributionMetric",
@@ -15,12 +18,19 @@ __all__ = [
     "IdenticalClass",
     "IdenticalSubclass",
     "LabelPoisoning",
+    "MixedDatasets",
+    "Sparsity",
+    "TopCardinality",
+    "commonest_share",
     "data_attribution",
     "domain_mismatch",
     "domain_mismatch_auprc",
     "identical_class",
     "label_poisoning",
+    "mixed_datasets",
     "poisoning_curve",
     "register",
     "share_in_top_k",
+    "sparsity",
+    "top_cardinality",
 ]
