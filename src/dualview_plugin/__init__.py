@@ -41,8 +41,10 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.metrics import IdenticalClass as IdenticalClass
     from dualview_plugin.metrics import IdenticalSubclass as IdenticalSubclass
     from dualview_plugin.metrics import LabelPoisoning as LabelPoisoning
+    from dualview_plugin.metrics import LinearDatamodeling as LinearDatamodeling
     from dualview_plugin.metrics import MixedDatasets as MixedDatasets
     from dualview_plugin.metrics import Sparsity as Sparsity
+    from dualview_plugin.metrics import SubsetOutputs as SubsetOutputs
     from dualview_plugin.metrics import TopCardinality as TopCardinality
     from dualview_plugin.metrics import commonest_share as commonest_share
     from dualview_plugin.metrics import data_attribution as data_attribution
@@ -50,9 +52,13 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.metrics import domain_mismatch_auprc as domain_mismatch_auprc
     from dualview_plugin.metrics import identical_class as identical_class
     from dualview_plugin.metrics import label_poisoning as label_poisoning
+    from dualview_plugin.metrics import linear_datamodeling_interval as linear_datamodeling_interval
+    from dualview_plugin.metrics import linear_datamodeling_score as linear_datamodeling_score
     from dualview_plugin.metrics import mixed_datasets as mixed_datasets
     from dualview_plugin.metrics import poisoning_curve as poisoning_curve
+    from dualview_plugin.metrics import rank_correlation as rank_correlation
     from dualview_plugin.metrics import register as register
+    from dualview_plugin.metrics import retrain_on_subsets as retrain_on_subsets
     from dualview_plugin.metrics import share_in_top_k as share_in_top_k
     from dualview_plugin.metrics import sparsity as sparsity
     from dualview_plugin.metrics import top_cardinality as top_cardinality
@@ -110,8 +116,10 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "IdenticalClass",
         "IdenticalSubclass",
         "LabelPoisoning",
+        "LinearDatamodeling",
         "MixedDatasets",
         "Sparsity",
+        "SubsetOutputs",
         "TopCardinality",
         "commonest_share",
         "data_attribution",
@@ -119,9 +127,13 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "domain_mismatch_auprc",
         "identical_class",
         "label_poisoning",
+        "linear_datamodeling_interval",
+        "linear_datamodeling_score",
         "mixed_datasets",
         "poisoning_curve",
+        "rank_correlation",
         "register",
+        "retrain_on_subsets",
         "share_in_top_k",
         "sparsity",
         "top_cardinality",

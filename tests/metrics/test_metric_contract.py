@@ -19,6 +19,7 @@ from dualview_plugin.metrics import (
     IdenticalClass,
     IdenticalSubclass,
     LabelPoisoning,
+    LinearDatamodeling,
     MixedDatasets,
     Sparsity,
     TopCardinality,
@@ -30,6 +31,8 @@ from tests.metrics.world import MATRIX, N_CLASSES, N_TEST, N_TRAIN, TRAIN_LABELS
 Build = Callable[..., DataAttributionMetric]
 TEST_SUBCLASSES = np.arange(N_TEST) % 4
 TRAIN_SOURCES, TEST_SOURCES = np.arange(N_TRAIN) % 5 // 2, np.arange(N_TEST) % 3
+random = np.random.default_rng(5)
+SUBSETS, OUTPUTS = random.random((13, N_TRAIN)) < 0.5, random.normal(size=(13, N_TEST))
 METRICS: dict[str, Build] = {
     "IdenticalClass": lambda **options: IdenticalClass(TRAIN_LABELS, **options),
     "IdenticalClass, k = 3": lambda **options: IdenticalClass(TRAIN_LABELS, k=3, **options),
@@ -39,6 +42,7 @@ METRICS: dict[str, Build] = {
     "DomainMismatch, auprc": lambda **options: DomainMismatch([2, 3, 11], variant="auprc", **options),
     "MixedDatasets": lambda **options: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES, k=3, **options),
     "MixedDatasets, auprc": lambda **options: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES, variant="auprc", **options),
+    "LinearDatamodeling": lambda **options: LinearDatamodeling(SUBSETS, OUTPUTS, **options),
     "TopCardinality": lambda **options: TopCardinality(**options),
     "TopCardinality, commonest": lambda **options: TopCardinality(k=3, variant="commonest", **options),
     "Sparsity": lambda **options: Sparsity(**options),
@@ -47,6 +51,7 @@ METRICS: dict[str, Build] = {
 }
 FOR_ONE_TEST_POINT: dict[str, Callable[[], DataAttributionMetric]] = {
     "IdenticalSubclass": lambda: IdenticalSubclass(np.arange(N_TRAIN) % 4, TEST_SUBCLASSES[:1]),
+    "LinearDatamodeling": lambda: LinearDatamodeling(SUBSETS, OUTPUTS[:, :1]),
     "MixedDatasets": lambda: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES[:1]),
 }
 LOWER_IS_BETTER = ("TopCardinality, commonest", "Sparsity, l0", "Sparsity, mass")
@@ -73,7 +78,8 @@ def test_matrix_object_and_function_score_alike(build: Build) -> None:
     expected = metric(model, X_TEST, Y, a_batch=EXPLAINED)
     assert len(expected) == n_scores(metric)
     largest = N_TRAIN if isinstance(metric, Sparsity) and metric.variant != "hoyer" else 1
-    assert all(isinstance(score, float) and 0 <= score <= largest for score in expected)
+    smallest = -1 if isinstance(metric, LinearDatamodeling) else 0
+    assert all(isinstance(score, float) and smallest <= score <= largest for score in expected)
     assert metric(model, X_TEST, Y, explain_func=TableAttribution(model)) == pytest.approx(expected)
     assert metric(model, X_TEST, Y, explain_func=table, explain_func_kwargs={"unknown": 1}) == pytest.approx(expected)
     assert metric(model, X_TEST, Y, a_batch=torch.from_numpy(EXPLAINED)) == pytest.approx(expected)
@@ -111,6 +117,7 @@ def test_a_permuted_training_set_scores_alike() -> None:
         (LabelPoisoning(poisoned), LabelPoisoning(poisoned[order])),
         (DomainMismatch(poisoned), DomainMismatch(poisoned[order])),
         (MixedDatasets(TRAIN_SOURCES, TEST_SOURCES), MixedDatasets(TRAIN_SOURCES[order], TEST_SOURCES)),
+        (LinearDatamodeling(SUBSETS, OUTPUTS), LinearDatamodeling(SUBSETS[:, order], OUTPUTS)),
         (TopCardinality(k=3), TopCardinality(k=3)),
         (Sparsity(variant="mass"), Sparsity(variant="mass")),
     ]
@@ -234,6 +241,8 @@ def test_refuses_other_training_points_before_any_attribution() -> None:
         "marked of DomainMismatch": DomainMismatch([N_TRAIN]),
         "train_sources of MixedDatasets": MixedDatasets([0, 1], np.zeros(N_TEST, int)),
         "test_sources of MixedDatasets": MixedDatasets(TRAIN_SOURCES, [0, 1]),
+        "subsets of LinearDatamodeling": LinearDatamodeling(SUBSETS[:, 1:], OUTPUTS),
+        "outputs of LinearDatamodeling": LinearDatamodeling(SUBSETS, OUTPUTS[:, 1:]),
         "k of TopCardinality": TopCardinality(k=N_TRAIN + 1),
     }
     for message, metric in metrics.items():
@@ -249,7 +258,7 @@ def test_register_lists_the_metrics_once(monkeypatch: pytest.MonkeyPatch) -> Non
     register()
     register()
     names = ["Identical Class", "Identical Subclass", "Label Poisoning", "Domain Mismatch"]
-    names += ["Mixed Datasets", "Top Cardinality", "Sparsity"]
+    names += ["Linear Datamodeling", "Mixed Datasets", "Top Cardinality", "Sparsity"]
     assert list(available) == ["Complexity", "Data Attribution"]
     assert list(available["Data Attribution"]) == names
     assert available["Data Attribution"]["Identical Class"] is IdenticalClass

@@ -15,6 +15,7 @@ from dualview_plugin.metrics import (
     IdenticalClass,
     IdenticalSubclass,
     LabelPoisoning,
+    LinearDatamodeling,
     MixedDatasets,
     Sparsity,
     TopCardinality,
@@ -24,8 +25,11 @@ from dualview_plugin.metrics import (
     domain_mismatch_auprc,
     identical_class,
     label_poisoning,
+    linear_datamodeling_interval,
+    linear_datamodeling_score,
     mixed_datasets,
     poisoning_curve,
+    rank_correlation,
     share_in_top_k,
     sparsity,
     top_cardinality,
@@ -76,7 +80,22 @@ WRONG: dict[str, Callable[[], Any]] = {
     "test_sources of MixedDatasets must be among the sources of the training points, got [3]": lambda: MixedDatasets(
         [0, 1], [0, 3]
     ),
+    "subsets of LinearDatamodeling must be a bool mask, got values of type": lambda: LinearDatamodeling(A, A[:, :2]),
+    "subsets of LinearDatamodeling must be of two rows at least, (n_subsets, n_train), got shape (1, 7)": lambda: (
+        LinearDatamodeling(A[:1] > 3, A[:1, :5])
+    ),
+    "outputs of LinearDatamodeling must be floating values": lambda: LinearDatamodeling(A > 3, np.zeros((5, 2), int)),
+    "outputs of LinearDatamodeling must be a matrix with a row for each of the 5": lambda: LinearDatamodeling(
+        A > 3, A[:3]
+    ),
+    "outputs of LinearDatamodeling must be finite, or NaN": lambda: LinearDatamodeling(A > 3, np.full((5, 2), np.inf)),
+    "method of LinearDatamodeling must be one of those that were scored, [], got None": lambda: LinearDatamodeling(
+        A > 3, A[:, :5]
+    ).interval(),
     # calls
+    "subsets of LinearDatamodeling must be of one column for each of 7 points": lambda: LinearDatamodeling(
+        A[:, :3] > 3, A[:, :5]
+    )(None, X, Y, a_batch=A),
     "k of TopCardinality must be at most the number of training points, 7": lambda: TopCardinality(k=8)(
         None, X, Y, a_batch=A
     ),
@@ -130,6 +149,14 @@ WRONG: dict[str, Callable[[], Any]] = {
         LABELS, explained_class="decision"
     )(None, X, Y, explain_func=returns(A)),
     # functions
+    "attributions of linear_datamodeling_score must be finite": lambda: linear_datamodeling_score(NAN, A > 3, A[:, :5]),
+    "outputs of linear_datamodeling_score must be of one column for each of 5": lambda: linear_datamodeling_score(
+        A, A > 3, A
+    ),
+    "confidence of linear_datamodeling_interval must be a real number in (0, 1], got 0": lambda: (
+        linear_datamodeling_interval(A, A > 3, A[:, :5], confidence=0)
+    ),
+    "second of rank_correlation must be of the shape (5, 7) of the first": lambda: rank_correlation(A, A[:2]),
     "attributions of top_cardinality must be finite": lambda: top_cardinality(NAN),
     "attributions of top_cardinality must be of at least one test point": lambda: top_cardinality(A[:0]),
     "k of commonest_share must be at most the number of training points, 7": lambda: commonest_share(A, 8),

@@ -11,6 +11,7 @@ from dualview_plugin.metrics.domain_mismatch import DomainMismatch
 from dualview_plugin.metrics.identical_class import IdenticalClass
 from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
 from dualview_plugin.metrics.label_poisoning import LabelPoisoning
+from dualview_plugin.metrics.linear_datamodeling import LinearDatamodeling
 from dualview_plugin.metrics.mixed_datasets import MixedDatasets
 from dualview_plugin.metrics.sparsity import Sparsity
 from dualview_plugin.metrics.top_cardinality import TopCardinality
@@ -21,6 +22,7 @@ _METRICS: tuple[type[DataAttributionMetric], ...] = (
     IdenticalSubclass,
     LabelPoisoning,
     DomainMismatch,
+    LinearDatamodeling,
     MixedDatasets,
     TopCardinality,
     Sparsity,

@@ -57,7 +57,8 @@ def _relative(attributions: NDArray[Any]) -> NDArray[np.float64]:
     """Magnitudes relative to the largest of their row, so that none of their squares underflows; zeros stay zeros."""
     magnitudes = np.abs(attributions.astype(np.float64))
     largest = magnitudes.max(axis=1, keepdims=True)
-    return np.divide(magnitudes, largest, out=np.zeros_like(magnitudes), where=largest > 0)
+    relative: NDArray[np.float64] = np.divide(magnitudes, largest, out=np.zeros_like(magnitudes), where=largest > 0)
+    return relative
 
 
 def _l0(magnitudes: NDArray[np.float64]) -> NDArray[np.float64]:
