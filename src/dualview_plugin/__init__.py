@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.metrics import LabelPoisoning as LabelPoisoning
     from dualview_plugin.metrics import LinearDatamodeling as LinearDatamodeling
     from dualview_plugin.metrics import MixedDatasets as MixedDatasets
+    from dualview_plugin.metrics import ModelRandomization as ModelRandomization
     from dualview_plugin.metrics import Sparsity as Sparsity
     from dualview_plugin.metrics import SubsetOutputs as SubsetOutputs
     from dualview_plugin.metrics import TopCardinality as TopCardinality
@@ -118,6 +119,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "LabelPoisoning",
         "LinearDatamodeling",
         "MixedDatasets",
+        "ModelRandomization",
         "Sparsity",
         "SubsetOutputs",
         "TopCardinality",

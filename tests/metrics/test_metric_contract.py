@@ -258,7 +258,7 @@ def test_register_lists_the_metrics_once(monkeypatch: pytest.MonkeyPatch) -> Non
     register()
     register()
     names = ["Identical Class", "Identical Subclass", "Label Poisoning", "Domain Mismatch"]
-    names += ["Linear Datamodeling", "Mixed Datasets", "Top Cardinality", "Sparsity"]
+    names += ["Linear Datamodeling", "Mixed Datasets", "Top Cardinality", "Sparsity", "Model Randomization"]
     assert list(available) == ["Complexity", "Data Attribution"]
     assert list(available["Data Attribution"]) == names
     assert available["Data Attribution"]["Identical Class"] is IdenticalClass

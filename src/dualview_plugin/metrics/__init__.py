@@ -11,6 +11,7 @@ from dualview_plugin.metrics.linear_datamodeling import (
     linear_datamodeling_score,
 )
 from dualview_plugin.metrics.mixed_datasets import MixedDatasets, mixed_datasets
+from dualview_plugin.metrics.model_randomization import ModelRandomization
 from dualview_plugin.metrics.rank_correlation import rank_correlation
 from dualview_plugin.metrics.registration import register
 from dualview_plugin.metrics.share_in_top_k import share_in_top_k
@@ -27,6 +28,7 @@ __all__ = [
     "LabelPoisoning",
     "LinearDatamodeling",
     "MixedDatasets",
+    "ModelRandomization",
     "Sparsity",
     "SubsetOutputs",
     "TopCardinality",

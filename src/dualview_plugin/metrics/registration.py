@@ -13,6 +13,7 @@ from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
 from dualview_plugin.metrics.label_poisoning import LabelPoisoning
 from dualview_plugin.metrics.linear_datamodeling import LinearDatamodeling
 from dualview_plugin.metrics.mixed_datasets import MixedDatasets
+from dualview_plugin.metrics.model_randomization import ModelRandomization
 from dualview_plugin.metrics.sparsity import Sparsity
 from dualview_plugin.metrics.top_cardinality import TopCardinality
 
@@ -26,6 +27,7 @@ _METRICS: tuple[type[DataAttributionMetric], ...] = (
     MixedDatasets,
     TopCardinality,
     Sparsity,
+    ModelRandomization,
 )
 
 
