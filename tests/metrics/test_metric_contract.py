@@ -19,6 +19,7 @@ from dualview_plugin.metrics import (
     IdenticalClass,
     IdenticalSubclass,
     LabelPoisoning,
+    LeaveOneOut,
     LinearDatamodeling,
     MixedDatasets,
     Sparsity,
@@ -33,6 +34,7 @@ TEST_SUBCLASSES = np.arange(N_TEST) % 4
 TRAIN_SOURCES, TEST_SOURCES = np.arange(N_TRAIN) % 5 // 2, np.arange(N_TEST) % 3
 random = np.random.default_rng(5)
 SUBSETS, OUTPUTS = random.random((13, N_TRAIN)) < 0.5, random.normal(size=(13, N_TEST))
+EFFECTS = random.normal(size=(N_TEST, N_TRAIN))
 METRICS: dict[str, Build] = {
     "IdenticalClass": lambda **options: IdenticalClass(TRAIN_LABELS, **options),
     "IdenticalClass, k = 3": lambda **options: IdenticalClass(TRAIN_LABELS, k=3, **options),
@@ -42,6 +44,7 @@ METRICS: dict[str, Build] = {
     "DomainMismatch, auprc": lambda **options: DomainMismatch([2, 3, 11], variant="auprc", **options),
     "MixedDatasets": lambda **options: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES, k=3, **options),
     "MixedDatasets, auprc": lambda **options: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES, variant="auprc", **options),
+    "LeaveOneOut": lambda **options: LeaveOneOut(EFFECTS, **options),
     "LinearDatamodeling": lambda **options: LinearDatamodeling(SUBSETS, OUTPUTS, **options),
     "TopCardinality": lambda **options: TopCardinality(**options),
     "TopCardinality, commonest": lambda **options: TopCardinality(k=3, variant="commonest", **options),
@@ -51,6 +54,7 @@ METRICS: dict[str, Build] = {
 }
 FOR_ONE_TEST_POINT: dict[str, Callable[[], DataAttributionMetric]] = {
     "IdenticalSubclass": lambda: IdenticalSubclass(np.arange(N_TRAIN) % 4, TEST_SUBCLASSES[:1]),
+    "LeaveOneOut": lambda: LeaveOneOut(EFFECTS[:1]),
     "LinearDatamodeling": lambda: LinearDatamodeling(SUBSETS, OUTPUTS[:, :1]),
     "MixedDatasets": lambda: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES[:1]),
 }
@@ -78,7 +82,7 @@ def test_matrix_object_and_function_score_alike(build: Build) -> None:
     expected = metric(model, X_TEST, Y, a_batch=EXPLAINED)
     assert len(expected) == n_scores(metric)
     largest = N_TRAIN if isinstance(metric, Sparsity) and metric.variant != "hoyer" else 1
-    smallest = -1 if isinstance(metric, LinearDatamodeling) else 0
+    smallest = -1 if isinstance(metric, (LeaveOneOut, LinearDatamodeling)) else 0
     assert all(isinstance(score, float) and smallest <= score <= largest for score in expected)
     assert metric(model, X_TEST, Y, explain_func=TableAttribution(model)) == pytest.approx(expected)
     assert metric(model, X_TEST, Y, explain_func=table, explain_func_kwargs={"unknown": 1}) == pytest.approx(expected)
@@ -258,7 +262,8 @@ def test_register_lists_the_metrics_once(monkeypatch: pytest.MonkeyPatch) -> Non
     register()
     register()
     names = ["Identical Class", "Identical Subclass", "Label Poisoning", "Domain Mismatch"]
-    names += ["Linear Datamodeling", "Mixed Datasets", "Top Cardinality", "Sparsity", "Model Randomization"]
+    names += ["Linear Datamodeling", "Leave-One-Out", "Mixed Datasets", "Top Cardinality", "Sparsity"]
+    names += ["Model Randomization"]
     assert list(available) == ["Complexity", "Data Attribution"]
     assert list(available["Data Attribution"]) == names
     assert available["Data Attribution"]["Identical Class"] is IdenticalClass

@@ -11,6 +11,7 @@ from dualview_plugin.metrics.domain_mismatch import DomainMismatch
 from dualview_plugin.metrics.identical_class import IdenticalClass
 from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
 from dualview_plugin.metrics.label_poisoning import LabelPoisoning
+from dualview_plugin.metrics.leave_one_out import LeaveOneOut
 from dualview_plugin.metrics.linear_datamodeling import LinearDatamodeling
 from dualview_plugin.metrics.mixed_datasets import MixedDatasets
 from dualview_plugin.metrics.model_randomization import ModelRandomization
@@ -24,6 +25,7 @@ _METRICS: tuple[type[DataAttributionMetric], ...] = (
     LabelPoisoning,
     DomainMismatch,
     LinearDatamodeling,
+    LeaveOneOut,
     MixedDatasets,
     TopCardinality,
     Sparsity,

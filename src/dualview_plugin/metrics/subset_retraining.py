@@ -127,7 +127,7 @@ def retrain_on_subsets(
         path = place / f"subset-{index:05d}.npz"
         stored = _load(path, chosen, len(points.labels))
         if stored is None:
-            stored = _outputs(_trained(train, data.dataset, chosen, train_seed), points)
+            stored = _outputs(trained_on(train, data.dataset, chosen, train_seed, _OWNER), points)
             _save(path, {"indices": chosen, "log_softmax": stored[0], "margin": stored[1]})
         subsets[index, chosen], outputs[:, index] = True, stored
     return SubsetOutputs(subsets, *outputs)
@@ -171,13 +171,13 @@ def _checked_points(x_test: Array | Tensor, labels: ArrayLike, decisions: ArrayL
     return TestPoints(x_test, *checked)
 
 
-def _trained(train: Train, dataset: Any, chosen: NDArray[np.int64], seed: int) -> nn.Module:
+def trained_on(train: Train, dataset: Any, chosen: NDArray[np.int64], seed: int, owner: str) -> nn.Module:
     """The network that ``train`` makes of these training points."""
     with preserved_random_state():
         torch.manual_seed(seed)
         model = train(Subset(dataset, chosen.tolist()), seed)
     if not isinstance(model, nn.Module):
-        raise InvalidTypeError("train", _OWNER, "a function that returns a torch.nn.Module", type(model).__name__)
+        raise InvalidTypeError("train", owner, "a function that returns a torch.nn.Module", type(model).__name__)
     return model
 
 
