@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.attribution import ProjectedGradientSimilarity as ProjectedGradientSimilarity
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
     from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
+    from dualview_plugin.attribution import dualda as dualda
     from dualview_plugin.errors import CacheWarning as CacheWarning
     from dualview_plugin.errors import ConservationWarning as ConservationWarning
     from dualview_plugin.errors import ConvergenceWarning as ConvergenceWarning
@@ -95,6 +96,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "ProjectedGradientSimilarity",
         "RandomAttribution",
         "RepresenterPoints",
+        "dualda",
     ),
     "errors": (
         "CacheWarning",

@@ -47,3 +47,4 @@ def test_a_random_attributor_is_not_sparse() -> None:
     rows = np.random.default_rng(1).normal(size=(50, 4001))
     assert sparsity(rows).mean() == pytest.approx(1 - np.sqrt(2 / np.pi), abs=0.01)
     assert (sparsity(rows, "l0") >= 3999).all()
+    assert sparsity(rows, "mass").mean() / 4001 == pytest.approx(0.646, abs=0.005)
