@@ -46,7 +46,7 @@ def brittleness(
     Raises:
         InvalidTypeError, InvalidValueError: an argument breaks its constraint, or ``train`` returns no network.
 
-    Source: Ilyas et al. 2022 (datamodels), section 4.1; dattri's brittleness.
+    Source: Ilyas et al. 2022 (datamodels).
     Differs: counts are tried upwards, so that the smallest is found also where the effect is not monotone.
     Cost: at most n_test · len(counts) trainings.
     """

@@ -79,7 +79,7 @@ def leave_one_out_correlation(
     Raises:
         InvalidTypeError, InvalidValueError: arrays of other shapes or types.
 
-    Source: dattri's leave-one-out correlation; Koh and Liang 2017, figure 2.
+    Source: dattri's leave-one-out correlation; Koh and Liang 2017.
     Cost: O(n_test · n_removed · log n_removed) time.
     """
     owner = "leave_one_out_correlation"

@@ -40,7 +40,7 @@ def linear_datamodeling_score(
     Raises:
         InvalidTypeError, InvalidValueError: arrays of other shapes or types, infinite outputs, fewer than two subsets.
 
-    Source: Park et al. 2023 (TRAK), eq. 6; arXiv 2402.12118, v3.
+    Source: Park et al. 2023 (TRAK); arXiv 2402.12118, v3.
     Differs: sums that differ by rounding alone are ties.
     Cost: O(n_test · n_train · n_subsets) time.
 

@@ -44,7 +44,7 @@ class ModelRandomization(DataAttributionMetric):
         InvalidTypeError, InvalidValueError: another variant, a negative seed; when called: a name in ``layers`` that is
             no layer with parameters.
 
-    Source: Adebayo et al. 2018, for data attributions as in quanda and arXiv 2402.12118, v3. A random attributor that
+    Source: Adebayo et al. 2018, for data attributions as in quanda. A random attributor that
         is drawn anew scores 0; one of a fixed seed does not look at the network and scores 1; the reversed scores −1.
     Differs: the score is NaN where all attributions are equal, and for what explains no other network: a precomputed
         matrix, an influence object of Captum. A layer without ``reset_parameters`` has its values permuted.

@@ -108,7 +108,7 @@ def retrain_on_subsets(
     Warns:
         CacheWarning: a file is damaged, and its network is trained again.
 
-    Source: Park et al. 2023 (TRAK), section 2; arXiv 2402.12118, v3 (100 subsets of half of the data).
+    Source: Park et al. 2023 (TRAK); arXiv 2402.12118, v3 (100 subsets of half of the data).
     Cost: n_subsets trainings; one reading of the training labels.
     """
     data = TrainingData(train_dataset, 256, _OWNER)

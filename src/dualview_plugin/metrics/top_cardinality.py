@@ -71,7 +71,7 @@ def top_cardinality(attributions: NDArray[Any], k: int = 1) -> float:
     Raises:
         InvalidTypeError, InvalidValueError: no finite matrix with rows, or k above n_train.
 
-    Source: arXiv 2402.12118, v3, and quanda's top-k cardinality.
+    Source: quanda's top-k cardinality.
     Differs: ties count in expectation; the possible number is at most n_train.
     Cost: O(n_test · n_train) time and memory.
 
@@ -130,7 +130,7 @@ class TopCardinality(DataAttributionMetric):
         InvalidTypeError, InvalidValueError: k that is no positive integer, another variant; when called: k above
             n_train.
 
-    Source: arXiv 2402.12118, v3. With n = n_train, a random attributor scores n (1 − (1 − k/n)^n_test) over the
+    Source: quanda's top-k cardinality. With n = n_train, a random attributor scores n (1 − (1 − k/n)^n_test) over the
         possible number.
     Differs: ties count in expectation; the possible number is min(n_test · k, n_train).
     Cost: O(n_test · n_train) time, memory for a block of rows.
