@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.attribution import ProjectedGradientSimilarity as ProjectedGradientSimilarity
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
     from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
+    from dualview_plugin.attribution import dualda as dualda
     from dualview_plugin.errors import CacheWarning as CacheWarning
     from dualview_plugin.errors import ConservationWarning as ConservationWarning
     from dualview_plugin.errors import ConvergenceWarning as ConvergenceWarning
@@ -42,14 +43,35 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.metrics import IdenticalClass as IdenticalClass
     from dualview_plugin.metrics import IdenticalSubclass as IdenticalSubclass
     from dualview_plugin.metrics import LabelPoisoning as LabelPoisoning
+    from dualview_plugin.metrics import LeaveOneOut as LeaveOneOut
+    from dualview_plugin.metrics import LinearDatamodeling as LinearDatamodeling
+    from dualview_plugin.metrics import MixedDatasets as MixedDatasets
+    from dualview_plugin.metrics import ModelRandomization as ModelRandomization
+    from dualview_plugin.metrics import RetrainingCurve as RetrainingCurve
+    from dualview_plugin.metrics import Sparsity as Sparsity
+    from dualview_plugin.metrics import SubsetOutputs as SubsetOutputs
+    from dualview_plugin.metrics import TopCardinality as TopCardinality
+    from dualview_plugin.metrics import brittleness as brittleness
+    from dualview_plugin.metrics import commonest_share as commonest_share
     from dualview_plugin.metrics import data_attribution as data_attribution
     from dualview_plugin.metrics import domain_mismatch as domain_mismatch
     from dualview_plugin.metrics import domain_mismatch_auprc as domain_mismatch_auprc
     from dualview_plugin.metrics import identical_class as identical_class
     from dualview_plugin.metrics import label_poisoning as label_poisoning
+    from dualview_plugin.metrics import leave_one_out_correlation as leave_one_out_correlation
+    from dualview_plugin.metrics import leave_one_out_effects as leave_one_out_effects
+    from dualview_plugin.metrics import linear_datamodeling_interval as linear_datamodeling_interval
+    from dualview_plugin.metrics import linear_datamodeling_score as linear_datamodeling_score
+    from dualview_plugin.metrics import mixed_datasets as mixed_datasets
     from dualview_plugin.metrics import poisoning_curve as poisoning_curve
+    from dualview_plugin.metrics import rank_correlation as rank_correlation
     from dualview_plugin.metrics import register as register
+    from dualview_plugin.metrics import retrain_on_subsets as retrain_on_subsets
+    from dualview_plugin.metrics import retraining_curve as retraining_curve
     from dualview_plugin.metrics import share_in_top_k as share_in_top_k
+    from dualview_plugin.metrics import sparsity as sparsity
+    from dualview_plugin.metrics import summed_attributions as summed_attributions
+    from dualview_plugin.metrics import top_cardinality as top_cardinality
     from dualview_plugin.modifications import GroupedClasses as GroupedClasses
     from dualview_plugin.modifications import MarkedImages as MarkedImages
     from dualview_plugin.modifications import ModifiedDataset as ModifiedDataset
@@ -75,6 +97,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "ProjectedGradientSimilarity",
         "RandomAttribution",
         "RepresenterPoints",
+        "dualda",
     ),
     "errors": (
         "CacheWarning",
@@ -105,14 +128,35 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "IdenticalClass",
         "IdenticalSubclass",
         "LabelPoisoning",
+        "LeaveOneOut",
+        "LinearDatamodeling",
+        "MixedDatasets",
+        "ModelRandomization",
+        "RetrainingCurve",
+        "Sparsity",
+        "SubsetOutputs",
+        "TopCardinality",
+        "brittleness",
+        "commonest_share",
         "data_attribution",
         "domain_mismatch",
         "domain_mismatch_auprc",
         "identical_class",
         "label_poisoning",
+        "leave_one_out_correlation",
+        "leave_one_out_effects",
+        "linear_datamodeling_interval",
+        "linear_datamodeling_score",
+        "mixed_datasets",
         "poisoning_curve",
+        "rank_correlation",
         "register",
+        "retrain_on_subsets",
+        "retraining_curve",
         "share_in_top_k",
+        "sparsity",
+        "summed_attributions",
+        "top_cardinality",
     ),
     "modifications": (
         "GroupedClasses",

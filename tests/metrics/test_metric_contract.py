@@ -19,6 +19,11 @@ from dualview_plugin.metrics import (
     IdenticalClass,
     IdenticalSubclass,
     LabelPoisoning,
+    LeaveOneOut,
+    LinearDatamodeling,
+    MixedDatasets,
+    Sparsity,
+    TopCardinality,
     data_attribution,
     register,
 )
@@ -26,6 +31,10 @@ from tests.metrics.world import MATRIX, N_CLASSES, N_TEST, N_TRAIN, TRAIN_LABELS
 
 Build = Callable[..., DataAttributionMetric]
 TEST_SUBCLASSES = np.arange(N_TEST) % 4
+TRAIN_SOURCES, TEST_SOURCES = np.arange(N_TRAIN) % 5 // 2, np.arange(N_TEST) % 3
+random = np.random.default_rng(5)
+SUBSETS, OUTPUTS = random.random((13, N_TRAIN)) < 0.5, random.normal(size=(13, N_TEST))
+EFFECTS = random.normal(size=(N_TEST, N_TRAIN))
 METRICS: dict[str, Build] = {
     "IdenticalClass": lambda **options: IdenticalClass(TRAIN_LABELS, **options),
     "IdenticalClass, k = 3": lambda **options: IdenticalClass(TRAIN_LABELS, k=3, **options),
@@ -33,7 +42,23 @@ METRICS: dict[str, Build] = {
     "LabelPoisoning": lambda **options: LabelPoisoning([2, 3, 11], **options),
     "DomainMismatch": lambda **options: DomainMismatch([2, 3, 11], **options),
     "DomainMismatch, auprc": lambda **options: DomainMismatch([2, 3, 11], variant="auprc", **options),
+    "MixedDatasets": lambda **options: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES, k=3, **options),
+    "MixedDatasets, auprc": lambda **options: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES, variant="auprc", **options),
+    "LeaveOneOut": lambda **options: LeaveOneOut(EFFECTS, **options),
+    "LinearDatamodeling": lambda **options: LinearDatamodeling(SUBSETS, OUTPUTS, **options),
+    "TopCardinality": lambda **options: TopCardinality(**options),
+    "TopCardinality, commonest": lambda **options: TopCardinality(k=3, variant="commonest", **options),
+    "Sparsity": lambda **options: Sparsity(**options),
+    "Sparsity, l0": lambda **options: Sparsity(variant="l0", **options),
+    "Sparsity, mass": lambda **options: Sparsity(variant="mass", **options),
 }
+FOR_ONE_TEST_POINT: dict[str, Callable[[], DataAttributionMetric]] = {
+    "IdenticalSubclass": lambda: IdenticalSubclass(np.arange(N_TRAIN) % 4, TEST_SUBCLASSES[:1]),
+    "LeaveOneOut": lambda: LeaveOneOut(EFFECTS[:1]),
+    "LinearDatamodeling": lambda: LinearDatamodeling(SUBSETS, OUTPUTS[:, :1]),
+    "MixedDatasets": lambda: MixedDatasets(TRAIN_SOURCES, TEST_SOURCES[:1]),
+}
+LOWER_IS_BETTER = ("TopCardinality, commonest", "Sparsity, l0", "Sparsity, mass")
 Y = np.arange(N_TEST) % N_CLASSES
 EXPLAINED = MATRIX[torch.arange(N_TEST), torch.from_numpy(Y)].numpy()
 
@@ -44,7 +69,7 @@ def build(request: pytest.FixtureRequest) -> Build:
 
 
 def n_scores(metric: DataAttributionMetric) -> int:
-    return 1 if isinstance(metric, LabelPoisoning) else N_TEST
+    return 1 if isinstance(metric, (LabelPoisoning, TopCardinality)) else N_TEST
 
 
 def test_matrix_object_and_function_score_alike(build: Build) -> None:
@@ -56,7 +81,9 @@ def test_matrix_object_and_function_score_alike(build: Build) -> None:
     metric, model = build(), network()
     expected = metric(model, X_TEST, Y, a_batch=EXPLAINED)
     assert len(expected) == n_scores(metric)
-    assert all(isinstance(score, float) and 0 <= score <= 1 for score in expected)
+    largest = N_TRAIN if isinstance(metric, Sparsity) and metric.variant != "hoyer" else 1
+    smallest = -1 if isinstance(metric, (LeaveOneOut, LinearDatamodeling)) else 0
+    assert all(isinstance(score, float) and smallest <= score <= largest for score in expected)
     assert metric(model, X_TEST, Y, explain_func=TableAttribution(model)) == pytest.approx(expected)
     assert metric(model, X_TEST, Y, explain_func=table, explain_func_kwargs={"unknown": 1}) == pytest.approx(expected)
     assert metric(model, X_TEST, Y, a_batch=torch.from_numpy(EXPLAINED)) == pytest.approx(expected)
@@ -93,6 +120,10 @@ def test_a_permuted_training_set_scores_alike() -> None:
         (IdenticalClass(TRAIN_LABELS), IdenticalClass(TRAIN_LABELS[order])),
         (LabelPoisoning(poisoned), LabelPoisoning(poisoned[order])),
         (DomainMismatch(poisoned), DomainMismatch(poisoned[order])),
+        (MixedDatasets(TRAIN_SOURCES, TEST_SOURCES), MixedDatasets(TRAIN_SOURCES[order], TEST_SOURCES)),
+        (LinearDatamodeling(SUBSETS, OUTPUTS), LinearDatamodeling(SUBSETS[:, order], OUTPUTS)),
+        (TopCardinality(k=3), TopCardinality(k=3)),
+        (Sparsity(variant="mass"), Sparsity(variant="mass")),
     ]
     for metric, permuted in pairs:
         expected = metric(None, X_TEST, Y, a_batch=EXPLAINED)
@@ -124,10 +155,7 @@ def test_no_test_points_score_nan_with_a_warning(build: Build) -> None:
 
 
 def test_a_batch_of_one(build: Build) -> None:
-    if build is METRICS["IdenticalSubclass"]:
-        metric: DataAttributionMetric = IdenticalSubclass(np.arange(N_TRAIN) % 4, TEST_SUBCLASSES[:1])
-    else:
-        metric = build()
+    metric = FOR_ONE_TEST_POINT.get(build().__class__.__name__, build)()
     assert len(metric(network(), X_TEST[:1], Y[:1], explain_func=TableAttribution(network()))) == 1
 
 
@@ -171,7 +199,8 @@ def test_quantus_conveniences(
     metric.plot(plot_func=lambda scores: drawn.extend(scores), show=False, scores=metric.evaluation_scores)
     assert drawn == metric.evaluation_scores
     assert pickle.loads(pickle.dumps(metric)).get_params.keys() == parameters.keys()
-    assert metric.score_direction.value == "higher"
+    lower = build in [METRICS[name] for name in LOWER_IS_BETTER]
+    assert metric.score_direction.value == ("lower" if lower else "higher")
 
 
 def test_leaves_the_callers_arrays_alone(build: Build) -> None:
@@ -214,6 +243,11 @@ def test_refuses_other_training_points_before_any_attribution() -> None:
         "test_subclasses of IdenticalSubclass": IdenticalSubclass(np.zeros(N_TRAIN, int), [0, 1]),
         "poisoned of LabelPoisoning": LabelPoisoning([True, False]),
         "marked of DomainMismatch": DomainMismatch([N_TRAIN]),
+        "train_sources of MixedDatasets": MixedDatasets([0, 1], np.zeros(N_TEST, int)),
+        "test_sources of MixedDatasets": MixedDatasets(TRAIN_SOURCES, [0, 1]),
+        "subsets of LinearDatamodeling": LinearDatamodeling(SUBSETS[:, 1:], OUTPUTS),
+        "outputs of LinearDatamodeling": LinearDatamodeling(SUBSETS, OUTPUTS[:, 1:]),
+        "k of TopCardinality": TopCardinality(k=N_TRAIN + 1),
     }
     for message, metric in metrics.items():
         with pytest.raises(InvalidValueError, match=message):
@@ -228,6 +262,8 @@ def test_register_lists_the_metrics_once(monkeypatch: pytest.MonkeyPatch) -> Non
     register()
     register()
     names = ["Identical Class", "Identical Subclass", "Label Poisoning", "Domain Mismatch"]
+    names += ["Linear Datamodeling", "Leave-One-Out", "Mixed Datasets", "Top Cardinality", "Sparsity"]
+    names += ["Model Randomization"]
     assert list(available) == ["Complexity", "Data Attribution"]
     assert list(available["Data Attribution"]) == names
     assert available["Data Attribution"]["Identical Class"] is IdenticalClass

@@ -15,13 +15,24 @@ from dualview_plugin.metrics import (
     IdenticalClass,
     IdenticalSubclass,
     LabelPoisoning,
+    LinearDatamodeling,
+    MixedDatasets,
+    Sparsity,
+    TopCardinality,
+    commonest_share,
     data_attribution,
     domain_mismatch,
     domain_mismatch_auprc,
     identical_class,
     label_poisoning,
+    linear_datamodeling_interval,
+    linear_datamodeling_score,
+    mixed_datasets,
     poisoning_curve,
+    rank_correlation,
     share_in_top_k,
+    sparsity,
+    top_cardinality,
 )
 
 # Five test points, seven training points.
@@ -59,7 +70,38 @@ WRONG: dict[str, Callable[[], Any]] = {
     "marked of DomainMismatch must be one-dimensional": lambda: DomainMismatch([[True]]),
     "variant of DomainMismatch must be one of 'top', 'auprc', got 'mean'": lambda: DomainMismatch([1], variant="mean"),  # type: ignore[arg-type]
     "source of data_attribution must be a function": lambda: data_attribution("saliency"),  # type: ignore[arg-type]
+    "k of TopCardinality must be an integer of at least 1, got 0": lambda: TopCardinality(k=0),
+    "variant of TopCardinality must be one of 'distinct', 'commonest', got 'hubs'": lambda: TopCardinality(
+        variant="hubs"  # type: ignore[arg-type]
+    ),
+    "variant of Sparsity must be one of 'l0', 'hoyer', 'mass', got 'gini'": lambda: Sparsity(variant="gini"),  # type: ignore[arg-type]
+    "variant of MixedDatasets must be one of 'top', 'auprc'": lambda: MixedDatasets([0], [0], variant="mean"),  # type: ignore[arg-type]
+    "train_sources of MixedDatasets must be integers": lambda: MixedDatasets([0.5], [0]),
+    "test_sources of MixedDatasets must be among the sources of the training points, got [3]": lambda: MixedDatasets(
+        [0, 1], [0, 3]
+    ),
+    "subsets of LinearDatamodeling must be a bool mask, got values of type": lambda: LinearDatamodeling(A, A[:, :2]),
+    "subsets of LinearDatamodeling must be of two rows at least, (n_subsets, n_train), got shape (1, 7)": lambda: (
+        LinearDatamodeling(A[:1] > 3, A[:1, :5])
+    ),
+    "outputs of LinearDatamodeling must be floating values": lambda: LinearDatamodeling(A > 3, np.zeros((5, 2), int)),
+    "outputs of LinearDatamodeling must be a matrix with a row for each of the 5": lambda: LinearDatamodeling(
+        A > 3, A[:3]
+    ),
+    "outputs of LinearDatamodeling must be finite, or NaN": lambda: LinearDatamodeling(A > 3, np.full((5, 2), np.inf)),
+    "method of LinearDatamodeling must be one of those that were scored, [], got None": lambda: LinearDatamodeling(
+        A > 3, A[:, :5]
+    ).interval(),
     # calls
+    "subsets of LinearDatamodeling must be of one column for each of 7 points": lambda: LinearDatamodeling(
+        A[:, :3] > 3, A[:, :5]
+    )(None, X, Y, a_batch=A),
+    "k of TopCardinality must be at most the number of training points, 7": lambda: TopCardinality(k=8)(
+        None, X, Y, a_batch=A
+    ),
+    "train_sources of MixedDatasets must be one for each of 7 points": lambda: MixedDatasets([0, 1], Y)(
+        None, X, Y, a_batch=A
+    ),
     "k of IdenticalClass must be at most the number of training points, 7, got 50": lambda: IdenticalClass(
         LABELS, k=50
     )(None, X, Y, a_batch=A),
@@ -107,6 +149,22 @@ WRONG: dict[str, Callable[[], Any]] = {
         LABELS, explained_class="decision"
     )(None, X, Y, explain_func=returns(A)),
     # functions
+    "attributions of linear_datamodeling_score must be finite": lambda: linear_datamodeling_score(NAN, A > 3, A[:, :5]),
+    "outputs of linear_datamodeling_score must be of one column for each of 5": lambda: linear_datamodeling_score(
+        A, A > 3, A
+    ),
+    "confidence of linear_datamodeling_interval must be a real number in (0, 1], got 0": lambda: (
+        linear_datamodeling_interval(A, A > 3, A[:, :5], confidence=0)
+    ),
+    "second of rank_correlation must be of the shape (5, 7) of the first": lambda: rank_correlation(A, A[:2]),
+    "attributions of top_cardinality must be finite": lambda: top_cardinality(NAN),
+    "attributions of top_cardinality must be of at least one test point": lambda: top_cardinality(A[:0]),
+    "k of commonest_share must be at most the number of training points, 7": lambda: commonest_share(A, 8),
+    "attributions of sparsity must be a matrix": lambda: sparsity(A[0]),
+    "attributions of sparsity must be of at least one training point": lambda: sparsity(A[:, :0]),
+    "variant of sparsity must be one of": lambda: sparsity(A, "gini"),  # type: ignore[arg-type]
+    "train_sources of mixed_datasets must be one for each of 7 points": lambda: mixed_datasets(A, LABELS[:3], Y),
+    "variant of mixed_datasets must be one of": lambda: mixed_datasets(A, LABELS, Y, 1, "mean"),  # type: ignore[arg-type]
     "k of identical_class must be at most the number of training points, 7": lambda: identical_class(A, LABELS, Y, 8),
     "train_labels of identical_class must be one for each of 7 points": lambda: identical_class(A, LABELS[:3], Y),
     "test_labels of identical_class must be one for each of 5 points": lambda: identical_class(A, LABELS, Y[:3]),

@@ -1,6 +1,7 @@
 """Data attribution methods as Captum classes: which training points made the network say this?"""
 
 from dualview_plugin.attribution.base import DataAttribution
+from dualview_plugin.attribution.dualda import dualda
 from dualview_plugin.attribution.dualview import DualView
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
@@ -18,4 +19,5 @@ __all__ = [
     "ProjectedGradientSimilarity",
     "RandomAttribution",
     "RepresenterPoints",
+    "dualda",
 ]

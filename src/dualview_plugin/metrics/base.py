@@ -65,11 +65,13 @@ class AttributionRows:
         attributions: (n_rows, n_train), finite.
         y: their entries of ``y_batch``, (n_rows,).
         test_indices: which test points they are.
+        inputs: their inputs, (n_rows, …).
     """
 
     attributions: Array
     y: NDArray[np.int64]
     test_indices: slice
+    inputs: Array
 
 
 class DataAttributionMetric(Metric[list[float]]):
@@ -221,7 +223,7 @@ class DataAttributionMetric(Metric[list[float]]):
                 if start == 0:
                     self._check_sizes(len(inputs), block.shape[1])
                 rows = slice(start, start + len(block))
-                yield AttributionRows(self._preprocessed(block), y[rows], rows)
+                yield AttributionRows(self._preprocessed(block), y[rows], rows, inputs[rows])
                 start = rows.stop
                 progress.update(len(block))
         if start != len(inputs):

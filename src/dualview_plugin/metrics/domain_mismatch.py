@@ -59,10 +59,10 @@ def domain_mismatch_auprc(attributions: NDArray[Any], marked: NDArray[np.bool_])
     owner = "domain_mismatch_auprc"
     check_attributions(attributions, owner)
     mask = check_mask(marked, attributions.shape[1], "marked", owner)
-    return np.array([_average_precision(row, mask) for row in attributions])
+    return np.array([average_precision(row, mask) for row in attributions])
 
 
-def _average_precision(values: NDArray[Any], marked: NDArray[np.bool_]) -> float:
+def average_precision(values: NDArray[Any], marked: NDArray[np.bool_]) -> float:
     """The step-wise area for one test point; equal values enter the ranking together."""
     order = np.argsort(-values)
     descending, found = values[order], np.cumsum(marked[order])

@@ -11,9 +11,26 @@ from dualview_plugin.metrics.domain_mismatch import DomainMismatch
 from dualview_plugin.metrics.identical_class import IdenticalClass
 from dualview_plugin.metrics.identical_subclass import IdenticalSubclass
 from dualview_plugin.metrics.label_poisoning import LabelPoisoning
+from dualview_plugin.metrics.leave_one_out import LeaveOneOut
+from dualview_plugin.metrics.linear_datamodeling import LinearDatamodeling
+from dualview_plugin.metrics.mixed_datasets import MixedDatasets
+from dualview_plugin.metrics.model_randomization import ModelRandomization
+from dualview_plugin.metrics.sparsity import Sparsity
+from dualview_plugin.metrics.top_cardinality import TopCardinality
 
 CATEGORY = "Data Attribution"
-_METRICS: tuple[type[DataAttributionMetric], ...] = (IdenticalClass, IdenticalSubclass, LabelPoisoning, DomainMismatch)
+_METRICS: tuple[type[DataAttributionMetric], ...] = (
+    IdenticalClass,
+    IdenticalSubclass,
+    LabelPoisoning,
+    DomainMismatch,
+    LinearDatamodeling,
+    LeaveOneOut,
+    MixedDatasets,
+    TopCardinality,
+    Sparsity,
+    ModelRandomization,
+)
 
 
 def register() -> None:
@@ -22,7 +39,7 @@ def register() -> None:
     Example:
         >>> import quantus
         >>> register()
-        >>> quantus.available_metrics()["Data Attribution"]
+        >>> quantus.available_metrics()["Data Attribution"][:4]
         ['Identical Class', 'Identical Subclass', 'Label Poisoning', 'Domain Mismatch']
     """
     available: Any = AVAILABLE_METRICS  # a plain dict, annotated as a read-only mapping

@@ -33,6 +33,16 @@ def share_in_top_k(
 
     Cost: O(n_test · n_train) time and memory.
     """
+    above, tied, places_left = split_at_kth(attributions, k, owner)
+    share_of_tied = (tied & relevant).sum(axis=1) / tied.sum(axis=1)
+    shares: NDArray[np.float64] = ((above & relevant).sum(axis=1) + places_left * share_of_tied) / k
+    return shares
+
+
+def split_at_kth(
+    attributions: NDArray[Any], k: int, owner: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """Which values are above the k-th highest of their row, which equal it, and how many places those share."""
     check_attributions(attributions, owner)
     n_train = attributions.shape[1]
     check_k(k, n_train, owner)
@@ -41,7 +51,4 @@ def share_in_top_k(
     else:
         threshold = np.partition(attributions, n_train - k, axis=1)[:, n_train - k, None]
     above, tied = attributions > threshold, attributions == threshold
-    places_left = k - above.sum(axis=1)
-    share_of_tied = (tied & relevant).sum(axis=1) / tied.sum(axis=1)
-    shares: NDArray[np.float64] = ((above & relevant).sum(axis=1) + places_left * share_of_tied) / k
-    return shares
+    return above, tied, k - above.sum(axis=1)

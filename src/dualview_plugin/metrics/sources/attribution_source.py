@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+from torch import nn
+
 from dualview_plugin.metrics.sources.arrays import Array
 
 
@@ -24,6 +26,15 @@ class AttributionSource(ABC):
     def n_train(self) -> int | None:
         """Number of training points, if it is known before the first block."""
         return None
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The network that is explained, if the source can explain another one in its place."""
+        return None
+
+    def for_network(self, model: nn.Module) -> AttributionSource:
+        """The same method on another network; only of a source that has a :attr:`network`."""
+        raise NotImplementedError(f"{type(self).__name__} explains no other network than {type(model).__name__}")
 
     def train_labels(self) -> Array | None:
         """Labels of the training points, (n_train,), if the source knows them; asked for after the first block."""

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import nn
+
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.metrics.sources.arrays import Array, decisions, row_slices, to_array
 from dualview_plugin.metrics.sources.attribution_source import AttributionSource
@@ -28,6 +30,15 @@ class FunctionSource(AttributionSource):
     ) -> None:
         self._function, self._model, self._arguments = function, model, _accepted(function, arguments)
         self._batch_size, self._owner = batch_size, owner
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The network that the metric was called with, if it is a module."""
+        return self._model if isinstance(self._model, nn.Module) else None
+
+    def for_network(self, model: nn.Module) -> FunctionSource:
+        """The function, called with another network."""
+        return FunctionSource(self._function, model, self._arguments, self._batch_size, self._owner)
 
     def blocks(self, inputs: Array, target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train)."""

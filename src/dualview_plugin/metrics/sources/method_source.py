@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -31,6 +32,15 @@ class MethodSource(AttributionSource):
     def n_train(self) -> int:
         """The number of points in the method's training data."""
         return self._given.n_train_
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that the metric was called with, or the method's own."""
+        return self._given.model if self._model is None else self._model
+
+    def for_network(self, model: nn.Module) -> MethodSource:
+        """The method on another network; the given object keeps the fit that it has."""
+        return MethodSource(copy.copy(self._method), model)
 
     def blocks(self, inputs: Array, target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train), of the method's own block size."""
