@@ -44,14 +44,15 @@ class TensorCache:
     """
 
     def __init__(self, folder: str | Path | None, owner: str = "TensorCache") -> None:
-        self.folder = None if folder is None else Path(folder)
-        if self.folder is None:
+        self.folder: Path | None = None
+        if folder is None:
             return
         try:
+            self.folder = Path(folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:
             constraint = "a folder that can be written, or None"
-            raise InvalidValueError("cache_dir", owner, constraint, f"{str(self.folder)!r} ({error})") from error
+            raise InvalidValueError("cache_dir", owner, constraint, f"{folder!r} ({error})") from error
 
     def load_or_compute(
         self,

@@ -61,7 +61,7 @@ def test_model_and_random_state_are_as_before() -> None:
 
 def test_model_is_as_before_after_an_error() -> None:
     world = small_world()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InvalidValueError, match=r"such that the network takes them, got shape \(5, 2, 5, 3\)"):
         FeatureExtractor(world.model, "fc")(torch.randn(5, 2, 5, 3))
     assert world.model.training
     assert not world.model.fc._forward_pre_hooks

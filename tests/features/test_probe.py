@@ -175,7 +175,7 @@ def test_the_datas_changes_are_noticed() -> None:
     assert probe.data_change(TrainingData(TensorDataset(X, Y), 7, "Owner")) is None
     for data, expected in (
         (TensorDataset(X[:-1], Y[:-1]), "18 samples in place of 19"),
-        (TensorDataset(X, Y.flip(0)), "other labels"),
+        (TensorDataset(X, Y.flip(0)), "other labels or samples"),
         (TensorDataset(-X, Y), "other inputs"),
     ):
         assert probe.data_change(TrainingData(data, 4, "Owner")) == expected

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.network import guest, guest_steps, kept_weights
+from dualview_plugin.network import guest, kept_weights
 from tests.untouched import assert_untouched
 
 
@@ -62,20 +62,6 @@ def test_a_visit_within_a_visit_is_one() -> None:
     with assert_untouched(model), guest(model), guest(model):
         assert not model.training
         torch.randn(3)
-
-
-def test_between_steps_the_network_is_the_users() -> None:
-    model = Restless().train()
-
-    def passes() -> Any:
-        for _ in range(3):
-            yield model.training, torch.rand(())
-
-    before = torch.get_rng_state()
-    for training, _ in guest_steps(model, passes()):
-        assert not training
-        assert model.training
-        assert torch.equal(before, torch.get_rng_state())
 
 
 def test_modes_of_arithmetic_are_plain_inside_and_as_before_outside() -> None:
@@ -143,3 +129,12 @@ def test_weights_that_a_call_loads_are_undone(change: Callable[[nn.Module], Any]
 
     with assert_untouched(model), pytest.raises(KeyError):
         call()
+
+
+def test_no_graph_is_recorded_where_the_caller_wants_none() -> None:
+    model = nn.Linear(3, 5)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context, guest(model):
+            output = model(torch.zeros(2, 3))
+            assert not output.requires_grad
+            assert not output.is_inference()

@@ -24,7 +24,18 @@ class RememberingMeta(ABCMeta):
             if parameter.kind is parameter.VAR_POSITIONAL:
                 arguments.update(zip(cls._positional_names(), arguments.pop(parameter.name, ()), strict=False))
         vars(made)["_arguments"] = arguments
+        vars(made)["_assignable"] = frozenset({*arguments, *cls._keyword_names()})
         return made
+
+    def _keyword_names(cls) -> set[str]:
+        """The keyword arguments of the constructor and of those that it passes ``**common`` on to."""
+        names: set[str] = set()
+        for base in cls.__mro__:
+            parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+            names |= {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+                break
+        return names
 
     def _positional_names(cls) -> list[str]:
         """What a constructor that passes ``*args`` on calls its positional arguments: the names of the nearest base."""
@@ -44,8 +55,9 @@ class Remembering(metaclass=RememberingMeta):
     _arguments: dict[str, Any]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        name = "model" if name == "forward_func" and "_arguments" in vars(self) else name
         arguments = vars(self).get("_arguments", {})
-        if name not in arguments:
+        if name not in vars(self).get("_assignable", ()):
             super().__setattr__(name, value)
             return
         fresh = type(self)(**{**arguments, name: value})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Self, TypedDict, overload
+from typing import Any, Self, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -25,8 +25,20 @@ from dualview_plugin.cache import TensorCache, data_fingerprint
 from dualview_plugin.data import Inputs, TestInputs, TrainData, TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
 from dualview_plugin.features import FeatureExtractor, Probe, TrainingFeatures, check_finite, check_labels, take_probe
-from dualview_plugin.network import Placement, checked_model, fingerprint, guest, guest_steps, model_fingerprint
+from dualview_plugin.network import (
+    Placement,
+    checked_model,
+    fingerprint,
+    guest,
+    kept_weights,
+    model_fingerprint,
+    rules_set_aside,
+    weights_checksum,
+    writes_to_parameters,
+)
 from dualview_plugin.validation import check_integer
+
+Item = TypeVar("Item")
 
 
 class CommonOptions(TypedDict, total=False):
@@ -180,7 +192,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """
         with self.visit():
             blocks = self.blocks(self._fitted_for(inputs, target), target, self.block_size)
-        return guest_steps(self.model, self._attributed(blocks))
+        return self._steps(self._attributed(blocks))
 
     def _attribute_all(self, test: TestInputs, target: Target) -> Tensor:
         """All rows of :meth:`attribute`, from its blocks."""
@@ -310,7 +322,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
                     raise InvalidTypeError("inputs", self.get_name(), constraint, str(batch.dtype))
                 rows = indices[start : start + len(batch)]
                 start += len(batch)
-                with torch.enable_grad():
+                with torch.enable_grad(), rules_set_aside(self.model):
                     point = batch.detach().clone().requires_grad_()
                     (gradient,) = torch.autograd.grad(self._pair_attribution(point, classes, rows).sum(), point)
                 maps.append(gradient * batch)
@@ -354,7 +366,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         test = self.test_inputs(inputs)
         with self.visit():
             classes = checked_target(target, len(test), self._probe_now().n_classes, self.get_name())
-        return guest_steps(self.model, self._placed(test, classes, size or self.batch_size))
+        return self._steps(self._placed(test, classes, size or self.batch_size))
 
     def extract(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Penultimate features (n, n_features) and logits (n, n_classes) of one placed block, differentiable."""
@@ -380,8 +392,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             return self
         with self.visit():
             probe = self._probe_now()
-        key = model_fingerprint(model)
-        same_weights = key == model_fingerprint(self.model)
+        key = model_fingerprint(model, probe.plain)
+        same_weights = key == model_fingerprint(self.model, probe.plain)
         if same_weights and probe.network_change(self._quiet_twin(model).extractor) is None:
             return self
         kept = self._refitted
@@ -407,9 +419,29 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             self._visiting = True
             try:
                 self._refresh_probe()
-                yield
+                with kept_weights(self.model) if writes_to_parameters(self.model) else nullcontext():
+                    yield
             finally:
                 self._visiting = False
+
+    def _steps(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, each computed with the network as a guest: between them it is the user's, who may change it.
+
+        Raises:
+            StaleFitError: its weights have changed since the first item.
+        """
+        probe = self._probe_now()
+        while True:
+            with guest(self.model):
+                if not self._visiting and weights_checksum(self.model, probe.plain) != probe.checksum:
+                    raise StaleFitError(
+                        f"model of {self.get_name()} must stay as it is between blocks, got other weights"
+                    )
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
 
     def _refresh_probe(self) -> None:
         """Test the network and the data, or make sure that they are those that were tested."""
@@ -454,7 +486,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """φ, f and y of the training set, from the cache if it has them; sets ``train_labels_`` and ``n_classes_``."""
 
         def compute() -> dict[str, Tensor]:
-            return vars(self.extractor.extract(self._data, show_progress=self.show_progress))
+            return vars(self.extractor.extract(self._data, self._probe_now(), show_progress=self.show_progress))
 
         tensors = self._cached("features", {"layer": self.extractor.layer_name}, compute)
         training = TrainingFeatures(**tensors)
@@ -465,7 +497,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""
         n_classes = self._probe_now().n_classes
         parts: list[Tensor] = []
-        for _, labels in self._data.batches():
+        for labels in (labels for _, labels in self._training_batches()):
             check_labels(labels, n_classes, self.get_name())
             parts.append(labels)
         self.train_labels_, self.n_classes_ = torch.cat(parts).to(self.device), n_classes
@@ -473,9 +505,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
     def _training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the training set in order, placed where the network is."""
-        place = Placement.of(self.model)
+        place, probe, start = Placement.of(self.model), self._probe_now(), 0
         for inputs, labels in self._data.batches():
+            probe.check_reading(start, inputs, labels, self.get_name())
             yield place(inputs), labels.to(self.device)
+            start += len(labels)
 
     def _cached(self, kind: str, parameters: dict[str, object], compute: Any) -> dict[str, Tensor]:
         """What ``compute`` returns, kept in the cache under this network, this dataset and these parameters."""
@@ -483,7 +517,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             return dict(compute())
         probe = self._probe_now()
         key = fingerprint(
-            model_fingerprint(self.model), data_fingerprint(self._data.batches()), sorted(parameters.items())
+            model_fingerprint(self.model, probe.plain),
+            data_fingerprint(self._data.batches()),
+            sorted(parameters.items()),
         )
         tensors = self._cache.load_or_compute(kind, key, compute, {"logits": probe.logits, "features": probe.features})
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}

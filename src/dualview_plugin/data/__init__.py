@@ -1,7 +1,17 @@
 """Training and test data as counted streams in the dataset's own order."""
 
 from dualview_plugin.data.loaders import kept_generator, n_samples_in_order
+from dualview_plugin.data.samples import same_values
 from dualview_plugin.data.test_inputs import Inputs, TestInputs, as_tensor
 from dualview_plugin.data.training_data import TrainData, TrainingData
 
-__all__ = ["Inputs", "TestInputs", "TrainData", "TrainingData", "as_tensor", "kept_generator", "n_samples_in_order"]
+__all__ = [
+    "Inputs",
+    "TestInputs",
+    "TrainData",
+    "TrainingData",
+    "as_tensor",
+    "kept_generator",
+    "n_samples_in_order",
+    "same_values",
+]

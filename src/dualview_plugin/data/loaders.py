@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.network import dataset_generators
 
 _ADVICE = "pass the dataset itself, or DataLoader(dataset, batch_size=…, collate_fn=…)"
 
@@ -29,8 +30,9 @@ def check_loader(loader: DataLoader[Any], owner: str, parameter: str) -> None:
     if loader.batch_sampler is None:
         constraint = f"a dataset of single samples, batched by the loader; {_ADVICE}"
         raise InvalidValueError(parameter, owner, constraint, "a DataLoader with batch_size=None")
-    sampler = getattr(loader.batch_sampler, "sampler", None)
-    if type(loader.batch_sampler) is not BatchSampler or type(sampler) is not SequentialSampler:
+    sampler: Any = getattr(loader.batch_sampler, "sampler", None)
+    in_order = type(sampler) is SequentialSampler or (isinstance(sampler, range) and sampler == range(len(sampler)))
+    if type(loader.batch_sampler) is not BatchSampler or not in_order:
         foreign = loader.batch_sampler if type(loader.batch_sampler) is not BatchSampler else sampler
         constraint = f"in a fixed order, the dataset's: without shuffle and samplers; {_ADVICE}"
         raise InvalidValueError(parameter, owner, constraint, f"a DataLoader with a {type(foreign).__name__}")
@@ -67,6 +69,17 @@ def kept_generator(loader: DataLoader[Any]) -> Iterator[None]:
         yield
     finally:
         loader.generator.set_state(state)
+
+
+@contextmanager
+def kept_generators(dataset: Any) -> Iterator[None]:
+    """The random generators that a dataset, its transforms or wrapped datasets hold are afterwards as before."""
+    undo = list(dataset_generators(dataset))
+    try:
+        yield
+    finally:
+        for call in undo:
+            call()
 
 
 def counted_batches(loader: DataLoader[Any], owner: str, parameter: str) -> Iterator[tuple[Any, int]]:

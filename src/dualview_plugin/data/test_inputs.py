@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dualview_plugin.data.loaders import check_dataset, check_loader, check_rows, counted_batches
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.data.loaders import check_dataset, check_loader, check_rows, counted_batches, kept_generators
+from dualview_plugin.data.samples import probe_indices, same_values
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError, RandomDataWarning
 
 PARAMETER = "inputs"
 
@@ -71,10 +73,40 @@ class TestInputs:
 
     def _loaded(self, loader: DataLoader[Any]) -> Iterator[Tensor]:
         """The batches of a loader, without their labels."""
-        for batch, n_samples in counted_batches(loader, self.owner, PARAMETER):
-            tensor = self._checked(as_tensor(batch[0] if isinstance(batch, (tuple, list)) else batch, self.owner))
-            check_rows(len(tensor), n_samples, self.owner, PARAMETER)
-            yield tensor
+        start = 0
+        expected = {index: self._alone(loader, index) for index in probe_indices(len(self))}
+        with kept_generators(loader.dataset):
+            for batch, n_samples in counted_batches(loader, self.owner, PARAMETER):
+                tensor = self._inputs_of(batch)
+                check_rows(len(tensor), n_samples, self.owner, PARAMETER)
+                for index in expected.keys() & range(start, start + len(tensor)):
+                    self._compare(loader, index, expected[index], tensor[index - start])
+                yield tensor
+                start += len(tensor)
+
+    def _inputs_of(self, batch: Any) -> Tensor:
+        """A batch without its labels."""
+        return self._checked(as_tensor(batch[0] if isinstance(batch, (tuple, list)) else batch, self.owner))
+
+    def _alone(self, loader: DataLoader[Any], index: int) -> Tensor:
+        """One sample, read and collated by itself."""
+        with kept_generators(loader.dataset):
+            return self._inputs_of(loader.collate_fn([loader.dataset[index]]))[0]
+
+    def _compare(self, loader: DataLoader[Any], index: int, alone: Tensor, row: Tensor) -> None:
+        """Refuse a loader whose row is another sample or depends on its batch; warn of random data."""
+        if alone.shape != row.shape or same_values(alone, row):  # a batch may be padded
+            return
+        if not same_values(alone, self._alone(loader, index)):
+            warnings.warn(
+                f"inputs of {self.owner} differ from one reading to the next, as with random augmentation: attributions"
+                " and maps may belong to different readings; pass them as a tensor",
+                RandomDataWarning,
+                stacklevel=2,
+            )
+            return
+        constraint = "a loader whose rows are its dataset's samples in order, whatever batch they come in"
+        raise InvalidValueError(PARAMETER, self.owner, constraint, f"another row {index} than dataset[{index}]")
 
     def _checked(self, batch: Tensor) -> Tensor:
         """The batch, if it has a batch axis."""
@@ -99,6 +131,8 @@ def as_tensor(inputs: object, owner: str, parameter: str = PARAMETER) -> Tensor:
             raise InvalidTypeError(parameter, owner, "an array of numbers", f"dtype {inputs.dtype}") from error
     if not isinstance(inputs, Tensor):
         raise InvalidTypeError(parameter, owner, "a tensor, an array or a DataLoader", type(inputs).__name__)
+    if inputs.layout is not torch.strided or inputs.is_quantized or inputs.is_meta:
+        raise InvalidTypeError(parameter, owner, "a dense tensor with values", f"{inputs.layout}, {inputs.device}")
     return inputs
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import torch
@@ -11,13 +10,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dualview_plugin.data.loaders import check_dataset, check_loader, check_rows, counted_batches, sequential_loader
+from dualview_plugin.data.loaders import (
+    check_dataset,
+    check_loader,
+    check_rows,
+    counted_batches,
+    kept_generators,
+    sequential_loader,
+)
+from dualview_plugin.data.samples import probe_indices
+from dualview_plugin.data.stamp import dataset_stamp
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 
 TrainData: TypeAlias = "Dataset[Any] | DataLoader[Any]"
 PARAMETER = "train_dataset"
-_MAX_DEPTH = 16  # of datasets that wrap datasets
-_LABEL_NAMES = ("targets", "labels", "tensors", "indices")
 
 
 class TrainingData:
@@ -50,7 +56,10 @@ class TrainingData:
             InvalidTypeError, InvalidValueError: a batch that is no pair of tensors, labels that are not one integer
                 each, or a collate function that leaves samples out or adds some.
         """
-        with tqdm(total=len(self), desc=description, disable=not show_progress, leave=False) as bar:
+        with (
+            tqdm(total=len(self), desc=description, disable=not show_progress, leave=False) as bar,
+            kept_generators(self.dataset),
+        ):
             for batch, size in counted_batches(self.loader, self.owner, PARAMETER):
                 inputs, labels = self._checked(batch, size)
                 yield inputs, labels
@@ -58,16 +67,17 @@ class TrainingData:
 
     def at(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
         """The training points at these positions, collated as one batch: inputs (n, …) and labels (n,)."""
-        samples = [self.dataset[int(index)] for index in indices]
-        return self._checked(self.loader.collate_fn(samples), len(samples))
+        with kept_generators(self.dataset):
+            samples = [self.dataset[int(index)] for index in indices]
+            return self._checked(self.loader.collate_fn(samples), len(samples))
 
-    def probe_indices(self, size: int = 4) -> list[int]:
-        """A few positions, always the same, spread at random and in no order, so that sorting them shows."""
-        return random.Random(0).sample(range(len(self)), min(size, len(self)))
+    def probe_indices(self) -> list[int]:
+        """The positions of the samples that are looked at before heavy work."""
+        return probe_indices(len(self))
 
-    def stamp(self) -> tuple[int, ...]:
-        """Numbers that change when the dataset grows or when labels that it holds in memory change."""
-        return (len(self), *_label_sums(self.dataset))
+    def stamp(self) -> str:
+        """What changes when the dataset grows, or when labels or tensors that it holds change."""
+        return dataset_stamp(self.dataset)
 
     def _checked(self, batch: Any, size: int) -> tuple[Tensor, Tensor]:
         """A batch as a pair of inputs and labels with one row for each sample."""
@@ -91,30 +101,3 @@ def _describe(batch: object) -> str:
     if isinstance(batch, (tuple, list)):
         return f"a {type(batch).__name__} of " + ", ".join(type(part).__name__ for part in batch)
     return type(batch).__name__
-
-
-def _label_sums(dataset: Any) -> Iterator[int]:
-    """Order-dependent sums of the integers that a dataset, or one that it wraps, holds under a name for labels."""
-    for _ in range(_MAX_DEPTH):
-        attributes = getattr(dataset, "__dict__", {})
-        for name in _LABEL_NAMES:
-            for values in _integers(attributes.get(name)):
-                places = torch.arange(1, len(values) + 1)
-                yield int((values.long() * places).sum())
-        dataset = attributes.get("dataset")
-        if dataset is None:
-            return
-
-
-def _integers(values: Any) -> Iterator[Tensor]:
-    """The one-dimensional integer tensors in a value."""
-    if isinstance(values, tuple):
-        for value in values:
-            yield from _integers(value)
-        return
-    try:
-        tensor = torch.as_tensor(values).cpu() if isinstance(values, Sequence) or hasattr(values, "shape") else None
-    except (TypeError, ValueError, RuntimeError):
-        return
-    if tensor is not None and tensor.ndim == 1 and not tensor.is_floating_point() and not tensor.is_complex():
-        yield tensor

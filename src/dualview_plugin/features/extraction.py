@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.network import Placement, checked_model, guest
+from dualview_plugin.network import Placement, checked_model, guest, outputs_of
+
+if TYPE_CHECKING:
+    from dualview_plugin.features.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class FeatureExtractor:
         self.model = checked_model(model, owner)
         self.owner = owner
         self.layer_name = _layer_name(self.model, final_fc_layer, owner)
+        if isinstance(self.layer, torch.jit.ScriptModule):
+            constraint = "a layer that runs hooks, before torch.jit.script"
+            raise InvalidTypeError("final_fc_layer", owner, constraint, type(self.layer).__name__)
         self.doubles_single = False
 
     @property
@@ -77,21 +83,26 @@ class FeatureExtractor:
         finally:
             handle.remove()
 
-    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, inputs: Tensor, parameter: str = "inputs") -> tuple[Tensor, Tensor]:
         """Features (n, n_features) and logits (n, n_classes) of one batch, in eval mode and differentiable.
 
+        Args:
+            inputs: (n, …), placed where the network is.
+            parameter: where they come from, for the error message.
+
         Raises:
+            InvalidValueError: the network does not take these inputs.
             InvalidValueError: the layer runs more than once or not at all in a forward pass, its input does not flatten
                 to the layer's own number of features, or the network's output is not (n, n_classes).
         """
         if self.doubles_single and len(inputs) == 1:
-            features, logits = self._forward(torch.cat([inputs, inputs]))
+            features, logits = self._forward(torch.cat([inputs, inputs]), parameter)
             return features[:1], logits[:1]
-        return self._forward(inputs)
+        return self._forward(inputs, parameter)
 
-    def _forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, inputs: Tensor, parameter: str) -> tuple[Tensor, Tensor]:
         with guest(self.model), self.caught_input() as caught:
-            logits = self.model(inputs.clone())  # a copy: the network may write to its input
+            logits = outputs_of(self.model, inputs, parameter, self.owner)
         if len(caught) != 1:
             constraint = "a layer that runs exactly once in a forward pass, in Python and not in compiled code"
             got = f"{self.layer_name!r} with {len(caught)} runs"
@@ -119,8 +130,15 @@ class FeatureExtractor:
             raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
 
     @torch.no_grad()
-    def extract(self, data: TrainingData, *, show_progress: bool = False) -> TrainingFeatures:
+    def extract(
+        self, data: TrainingData, probe: Probe | None = None, *, show_progress: bool = False
+    ) -> TrainingFeatures:
         """Features, logits and labels of a whole labelled dataset, kept on the network's device.
+
+        Args:
+            data: the training data.
+            probe: samples and answers that must come again in this reading.
+            show_progress: a progress bar.
 
         Raises:
             InvalidValueError: a label is out of range of the network's outputs, or a feature or logit is not finite.
@@ -132,8 +150,11 @@ class FeatureExtractor:
         with guest(self.model):
             start = 0
             for inputs, batch_labels in data.batches(description="penultimate features", show_progress=show_progress):
-                batch_features, batch_logits = self(place(inputs))
+                batch_features, batch_logits = self(place(inputs), "train_dataset")
                 check_labels(batch_labels, batch_logits.shape[1], self.owner)
+                if probe is not None:
+                    probe.check_reading(start, inputs, batch_labels, self.owner)
+                    probe.check_answers(start, batch_features, batch_logits, self.owner)
                 check_finite(batch_features, batch_logits, "train_dataset", self.owner, start)
                 features.append(batch_features)
                 logits.append(batch_logits)
@@ -175,7 +196,7 @@ def _layer_name(model: nn.Module, layer: nn.Module | str, owner: str) -> str:
         return str(names[0])
     if not isinstance(layer, str):
         raise InvalidTypeError("final_fc_layer", owner, "a module or its dotted name", type(layer).__name__)
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     layer = layer.removeprefix("_orig_mod.")  # the name in a compiled network
     if layer not in names:
         raise InvalidValueError("final_fc_layer", owner, "one of " + ", ".join(names), repr(layer))

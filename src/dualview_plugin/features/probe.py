@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dualview_plugin.data import TrainingData
+from dualview_plugin.data import TrainingData, same_values
 from dualview_plugin.errors import DualViewError, InvalidValueError, RandomDataWarning, RandomNetworkWarning
 from dualview_plugin.features.extraction import FeatureExtractor, check_finite, check_labels
-from dualview_plugin.network import Placement, guest, relative_difference, same_outputs, tolerance, weights_checksum
+from dualview_plugin.network import (
+    Placement,
+    guest,
+    kept_weights,
+    note_writing,
+    plain_tensors,
+    preserved_random_state,
+    relative_difference,
+    same_outputs,
+    tolerance,
+    weights_checksum,
+)
 
 # A batch and its rows, computed in kernels of other shapes, differ by up to this many times the tolerance of rounding.
 _BATCH_ROUNDING = 30
@@ -31,7 +44,9 @@ class Probe:
         labels: (n,).
         features, logits: the network's answers, (n, n_features) and (n, n_classes).
         repeatable: whether reading a sample twice gives the same input.
-        checksum: of the network's weights.
+        repeats: whether the network gives the same answer twice.
+        plain: names of the network's plain tensors that a forward pass leaves alone, so that they identify it.
+        checksum: of the network's weights and of these tensors.
         stamp: of the dataset.
         dtype: the precision in which answers are compared.
     """
@@ -42,8 +57,11 @@ class Probe:
     features: Tensor
     logits: Tensor
     repeatable: bool
+    repeats: bool
+    plain: frozenset[str]
     checksum: tuple[int, ...]
-    stamp: tuple[int, ...]
+    n_train: int
+    stamp: str
     dtype: torch.dtype
 
     @property
@@ -54,8 +72,10 @@ class Probe:
     @torch.no_grad()
     def network_change(self, extractor: FeatureExtractor) -> str | None:
         """What has changed in the network, in a few words; None: nothing that its weights or answers show."""
-        if weights_checksum(extractor.model) != self.checksum:
+        if weights_checksum(extractor.model, self.plain) != self.checksum:
             return "other weights"
+        if not self.repeats:
+            return None
         features, logits = _answers(extractor, self.inputs)
         if not (same_outputs(features, self.features, self.dtype) and same_outputs(logits, self.logits, self.dtype)):
             return "the same weights but other outputs"
@@ -63,15 +83,38 @@ class Probe:
 
     def data_change(self, data: TrainingData) -> str | None:
         """What has changed in the data, in a few words; None: nothing that their number, labels and the probe show."""
-        if len(data) != self.stamp[0]:
-            return f"{len(data)} samples in place of {self.stamp[0]}"
+        if len(data) != self.n_train:
+            return f"{len(data)} samples in place of {self.n_train}"
         inputs, labels = data.at(self.indices)
         if data.stamp() != self.stamp or not torch.equal(labels, self.labels):
-            return "other labels"
-        place = Placement(self.inputs.device, self.inputs.dtype if self.inputs.is_floating_point() else None)
-        if self.repeatable and not _equal(place(inputs), self.inputs):
+            return "other labels or samples"
+        if self.repeatable and not same_values(_placed_as(self.inputs, inputs), self.inputs):
             return "other inputs"
         return None
+
+    def check_reading(self, start: int, inputs: Tensor, labels: Tensor, owner: str) -> None:
+        """Refuse a batch from position ``start`` on whose rows are other samples than those of the dataset."""
+        for place, row in self._rows_in(start, len(labels)):
+            other = self.repeatable and inputs.shape[1:] == self.inputs.shape[1:]
+            other = other and not same_values(self.inputs[place], _placed_as(self.inputs, inputs[row]))
+            if other or int(labels[row]) != int(self.labels[place]):
+                constraint = "read in the dataset's order, each sample as it is, in batches of every size"
+                got = f"another row {self.indices[place]} than dataset[{self.indices[place]}]"
+                raise InvalidValueError("train_dataset", owner, constraint, got)
+
+    def check_answers(self, start: int, features: Tensor, logits: Tensor, owner: str) -> None:
+        """Refuse answers from position ``start`` on that depend on the batch that a sample came in."""
+        rows = list(self._rows_in(start, len(logits)))
+        if rows and self.repeats and self.repeatable:
+            places, found = [place for place, _ in rows], [row for _, row in rows]
+            for whole, probe in ((features, self.features), (logits, self.logits)):
+                _refuse_interaction(whole[found], probe[places], self.dtype, owner)
+
+    def _rows_in(self, start: int, size: int) -> Iterator[tuple[int, int]]:
+        """The probe's places, and their rows in a batch from position ``start`` on."""
+        for place, index in enumerate(self.indices):
+            if start <= index < start + size:
+                yield place, index - start
 
 
 @torch.no_grad()
@@ -93,47 +136,81 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
 
     Cost: twelve samples read, and as many forward passes.
     """
-    place = Placement.of(extractor.model)
-    with guest(extractor.model):
+    model = extractor.model
+    place = Placement.of(model)
+    with guest(model), kept_weights(model):
         indices = data.probe_indices()
         raw, labels = data.at(indices)
         inputs = place(raw)
         extractor.doubles_single = False
-        if len(inputs) == 1:
-            extractor.doubles_single = _loses_batch_axis(extractor, inputs)
-        features, logits = _answers(extractor, inputs)
+        features, logits, plain = _first_answers(extractor, inputs, owner)
         check_labels(labels, logits.shape[1], owner)
         check_finite(features, logits, "train_dataset", owner)
         check(features, logits)
         repeatable = _is_repeatable(data, indices, raw, owner)
         dtype = place.dtype or logits.dtype
-        if _is_random(extractor, inputs, logits, dtype):
-            warnings.warn(
-                f"model of {owner} draws random numbers in eval mode: attributions are those of single draws",
-                RandomNetworkWarning,
-                stacklevel=2,
-            )
-        elif len(inputs) > 1:
+        repeats = _repeats(extractor, inputs, logits, dtype, owner)
+        if repeats and len(inputs) > 1:
             singles = [data.at([index]) for index in indices] if repeatable else []
             _check_collation(singles, raw, labels, owner)
             rows = [place(single) for single, _ in singles] or list(torch.split(inputs, 1))
             extractor.doubles_single = _loses_batch_axis(extractor, rows[0])
-            _check_rows(extractor, rows, features, logits, dtype, owner)
-        checksum = weights_checksum(extractor.model)
-    return Probe(indices, inputs, labels, features, logits, repeatable, checksum, data.stamp(), dtype)
+            answers = [_answers(extractor, row) for row in rows]
+            for batch, alone in zip((features, logits), zip(*answers, strict=True), strict=True):
+                _refuse_interaction(torch.cat(alone), batch, dtype, owner)
+    with guest(model):
+        checksum = weights_checksum(model, plain)
+    return Probe(
+        indices, inputs, labels, features, logits, repeatable, repeats, plain, checksum, len(data), data.stamp(), dtype
+    )
+
+
+def _first_answers(extractor: FeatureExtractor, inputs: Tensor, owner: str) -> tuple[Tensor, Tensor, frozenset[str]]:
+    """The answers of the first pass, and the plain tensors that it leaves alone.
+
+    Raises:
+        InvalidValueError: the pass makes parameters that the network did not have.
+    """
+    model = extractor.model
+    names, before = [name for name, _ in model.named_parameters()], plain_tensors(model)
+    versions = {name: tensor._version for name, tensor in before.items() if not tensor.is_inference()}
+    weights = weights_checksum(model)
+    if len(inputs) == 1:
+        extractor.doubles_single = _loses_batch_axis(extractor, inputs)
+    features, logits = _answers(extractor, inputs)
+    after, made = plain_tensors(model), [name for name, _ in model.named_parameters() if name not in names]
+    if made:
+        constraint = "initialised: run one batch through it first"
+        raise InvalidValueError("model", owner, constraint, f"parameters made by a forward pass: {', '.join(made[:3])}")
+    if weights_checksum(model) != weights:
+        note_writing(model)
+    kept = (
+        name
+        for name, version in versions.items()
+        if name in after and after[name].data_ptr() == before[name].data_ptr() and after[name]._version == version
+    )
+    return features, logits, frozenset(kept)
+
+
+def _placed_as(like: Tensor, batch: Tensor) -> Tensor:
+    """A batch on the device and, if floating, in the type of another."""
+    return Placement(like.device, like.dtype if like.is_floating_point() else None)(batch)
 
 
 def _answers(extractor: FeatureExtractor, inputs: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Features and logits of a batch, with the same random numbers at every call."""
-    with guest(extractor.model):
+    with guest(extractor.model), preserved_random_state():
         torch.manual_seed(seed)
-        features, logits = extractor(inputs)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the network may draw from the global state
+        features, logits = extractor(inputs, "train_dataset")
     return features.detach(), logits.detach()
 
 
 def _is_repeatable(data: TrainingData, indices: list[int], inputs: Tensor, owner: str) -> bool:
-    """Whether a second reading gives the same inputs; warns if not."""
-    repeatable = _equal(data.at(indices)[0], inputs)
+    """Whether other readings, one of them backwards, give the same inputs; warns if not."""
+    readings = data.at(indices)[0], data.at(indices[::-1])[0]
+    repeatable = same_values(readings[0], inputs) and _same_rows(readings[1], inputs)
     if not repeatable:
         warnings.warn(
             f"train_dataset of {owner} gives other inputs at every reading, as with random augmentation: attributions"
@@ -144,9 +221,22 @@ def _is_repeatable(data: TrainingData, indices: list[int], inputs: Tensor, owner
     return repeatable
 
 
-def _is_random(extractor: FeatureExtractor, inputs: Tensor, logits: Tensor, dtype: torch.dtype) -> bool:
-    """Whether other random numbers give other answers."""
-    return not same_outputs(_answers(extractor, inputs, seed=1)[1], logits, dtype)
+def _same_rows(found: Tensor, expected: Tensor) -> bool:
+    """Whether two batches have the same rows, in whatever order."""
+    return found.shape == expected.shape and all(any(same_values(row, other) for other in expected) for row in found)
+
+
+def _repeats(extractor: FeatureExtractor, inputs: Tensor, logits: Tensor, dtype: torch.dtype, owner: str) -> bool:
+    """Whether other random numbers give the same answers; warns if not."""
+    repeats = same_outputs(_answers(extractor, inputs, seed=1)[1], logits, dtype)
+    if not repeats:
+        warnings.warn(
+            f"model of {owner} draws random numbers in eval mode, or keeps a state: attributions are those of single"
+            " passes",
+            RandomNetworkWarning,
+            stacklevel=3,
+        )
+    return repeats
 
 
 def _loses_batch_axis(extractor: FeatureExtractor, single: Tensor) -> bool:
@@ -162,38 +252,21 @@ def _loses_batch_axis(extractor: FeatureExtractor, single: Tensor) -> bool:
 def _check_collation(singles: list[tuple[Tensor, Tensor]], inputs: Tensor, labels: Tensor, owner: str) -> None:
     """Refuse a collate function that puts samples in another order, or that changes them by their neighbours."""
     for position, (single, label) in enumerate(singles):
-        other = single.shape[1:] == inputs.shape[1:] and not _equal(single[0], inputs[position])
+        other = single.shape[1:] == inputs.shape[1:] and not same_values(single[0], inputs[position])
         if other or int(label) != int(labels[position]):
             constraint = "a dataset whose collate function keeps samples as they are and in their order"
             got = f"sample {position} of a batch other than by itself"
             raise InvalidValueError("train_dataset", owner, constraint, got)
 
 
-def _check_rows(
-    extractor: FeatureExtractor,
-    singles: list[Tensor],
-    features: Tensor,
-    logits: Tensor,
-    dtype: torch.dtype,
-    owner: str,
-) -> None:
+def _refuse_interaction(found: Tensor, expected: Tensor, dtype: torch.dtype, owner: str) -> None:
     """Refuse a network whose answer to a sample depends on the others in its batch."""
-    answers = [_answers(extractor, single) for single in singles]
     limit = min(_BATCH_ROUNDING * tolerance(dtype), _LARGEST_ROUNDING)
-    for batch, alone in zip((features, logits), zip(*answers, strict=True), strict=True):
-        rows = torch.cat(alone)
-        difference = relative_difference(rows, batch) if rows.shape == batch.shape else float("inf")
-        if difference > limit:
-            constraint = (
-                "a network that treats each sample by itself; batch statistics, attention without batch_first=True,"
-                " padding without a mask and selection over a batch do not"
-            )
-            got = f"outputs that differ by {difference:.1e} between a batch and its samples one by one"
-            raise InvalidValueError("model", owner, constraint, got)
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors have the same values, NaN included."""
-    if first.shape != second.shape:
-        return False
-    return bool(torch.eq(first, second).logical_or((first != first) & (second != second)).all())
+    difference = relative_difference(found, expected) if found.shape == expected.shape else float("inf")
+    if difference > limit:
+        constraint = (
+            "a network that treats each sample by itself; batch statistics, attention without batch_first=True,"
+            " padding without a mask and selection over a batch do not"
+        )
+        got = f"outputs that differ by {difference:.1e} between batches with the same samples"
+        raise InvalidValueError("model", owner, constraint, got)

@@ -1,32 +1,47 @@
 """The user's network as a guest: what leaves it untouched, where it lives, and which one it is."""
 
-from dualview_plugin.network.guest import evaluating, guest, guest_steps, preserved_random_state, restored
+from dualview_plugin.network.guest import (
+    evaluating,
+    guest,
+    kept_weights,
+    note_writing,
+    preserved_random_state,
+    restored,
+    rules_set_aside,
+    writes_to_parameters,
+)
 from dualview_plugin.network.identity import (
     fingerprint,
     model_fingerprint,
+    plain_tensors,
     relative_difference,
     same_outputs,
     tolerance,
     weights_checksum,
 )
-from dualview_plugin.network.kept_weights import kept_weights
-from dualview_plugin.network.modules import checked_model, decisions
+from dualview_plugin.network.modules import checked_model, decisions, outputs_of
 from dualview_plugin.network.placement import Placement
+from dualview_plugin.network.snapshot import dataset_generators
 
 __all__ = [
     "Placement",
     "checked_model",
+    "dataset_generators",
     "decisions",
     "evaluating",
     "fingerprint",
     "guest",
-    "guest_steps",
     "kept_weights",
     "model_fingerprint",
+    "note_writing",
+    "outputs_of",
+    "plain_tensors",
     "preserved_random_state",
     "relative_difference",
     "restored",
+    "rules_set_aside",
     "same_outputs",
     "tolerance",
     "weights_checksum",
+    "writes_to_parameters",
 ]

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Item = TypeVar("Item")
+from dualview_plugin.network.snapshot import restorers
 
 # Random states belong to the whole process, so that even visits to two networks take turns.
 _ONE_VISIT = threading.RLock()
 _visited: list[nn.Module] = []
+_writing: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_OF_MODULES = frozenset(vars(nn.Module()))
 
 
 @contextmanager
 def guest(model: nn.Module) -> Iterator[nn.Module]:
     """The network in eval mode, as every public call uses it; afterwards all is as before, also after an error.
 
-    Restored are the modes, hooks, attributes, parameters and buffers of each module, and the random states of torch,
-    NumPy and Python. In the block autocast and inference mode are off and compiled code runs eagerly, so that
-    hooks run, gradients exist, and values do not depend on the caller's context. Threads take turns.
+    Restored are the modes, hooks, attributes, parameters and buffers of each module, what lists, tensors and generators
+    among its attributes hold, and the random states of torch, NumPy and Python. In the block autocast and inference
+    mode are off and compiled code runs eagerly, so that hooks run, gradients exist, and values do not depend on the
+    caller's context. Threads take turns.
     """
     with _ONE_VISIT:
         if any(other is model for other in _visited):
@@ -34,10 +38,17 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
             return
         _visited.append(model)
         try:
-            with preserved_random_state(), restored(model), _same_buffers(model), _untouched_run(model):
+            with preserved_random_state(), _same_state(model), _untouched_run(model):
                 yield model
         finally:
             _visited.pop()
+
+
+@contextmanager
+def _same_state(model: nn.Module) -> Iterator[None]:
+    """All that the network holds is afterwards as before."""
+    with restored(model), _same_contents(model), _same_values(model):
+        yield
 
 
 @contextmanager
@@ -47,22 +58,13 @@ def _untouched_run(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def guest_steps(model: nn.Module, items: Iterator[Item]) -> Iterator[Item]:
-    """The items, each computed in a visit of its own: between them the network is the user's."""
-    while True:
-        with guest(model):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-        yield item
-
-
 @contextmanager
 def _plain_arithmetic() -> Iterator[None]:
     """No inference mode and no autocast."""
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())  # what inference mode had; leaving it would record graphs
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
@@ -84,21 +86,51 @@ def _eager(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _same_buffers(model: nn.Module) -> Iterator[None]:
-    """Buffers that a forward pass writes to get their values back."""
-    before = [(buffer, buffer.detach().clone(), _version(buffer)) for buffer in model.buffers()]
+def _same_values(model: nn.Module) -> Iterator[None]:
+    """Buffers get their values back, and so do the parameters of a network that may write to them."""
+    with ExitStack() as stack:
+        if writes_to_parameters(model):
+            stack.enter_context(kept_weights(model))
+        before = [(buffer, buffer.detach().clone(), buffer._version) for buffer in model.buffers()]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value, version in before:
+                    if version != buffer._version:
+                        buffer.copy_(value)
+
+
+def writes_to_parameters(model: nn.Module) -> bool:
+    """Whether the network was seen to write to its parameters, or has a module that may when its mode changes."""
+    return model in _writing or any(
+        type(module).train is not nn.Module.train
+        or type(module).eval is not nn.Module.eval
+        or getattr(module, "max_norm", None) is not None
+        for module in model.modules()
+    )
+
+
+def note_writing(model: nn.Module) -> None:
+    """Remember that the network's forward pass writes to its parameters: guests then keep a copy of them."""
+    _writing.add(model)
+
+
+@contextmanager
+def _same_contents(model: nn.Module) -> Iterator[None]:
+    """What the plain attributes of each module hold is afterwards as before."""
+    undo = [
+        call
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name not in _OF_MODULES
+        for call in restorers(value)
+    ]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value, version in before:
-                if version is None or version != _version(buffer):
-                    buffer.copy_(value)
-
-
-def _version(tensor: Tensor) -> int | None:
-    """The counter of writes in place; inference tensors have none."""
-    return None if tensor.is_inference() else tensor._version
+        for call in undo:
+            call()
 
 
 @contextmanager
@@ -137,9 +169,49 @@ def restored(model: nn.Module) -> Iterator[nn.Module]:
                 tensor.data = value
 
 
+@contextmanager
+def kept_weights(model: nn.Module) -> Iterator[nn.Module]:
+    """The parameters and buffers have their values again afterwards, also after an error; so have the gradients.
+
+    Captum's TracIn loads its checkpoints into the network that it was given, and leaves the last one there.
+
+    Cost: memory for one copy of the weights.
+    """
+    values = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    gradients = [(parameter, parameter.grad, _clone(parameter.grad)) for parameter in model.parameters()]
+    try:
+        with restored(model):  # load_state_dict(assign=True) puts other tensors in their place
+            yield model
+    finally:
+        for tensor, value in values:
+            if not torch.equal(tensor.data, value):
+                tensor.data.copy_(value)
+        for parameter, gradient, content in gradients:
+            parameter.grad = gradient
+            if gradient is not None and content is not None:
+                gradient.data.copy_(content)
+
+
+def _clone(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.detach().clone()
+
+
 def _with_copied_dicts(attributes: dict[str, Any]) -> dict[str, tuple[Any, dict[Any, Any] | None]]:
     """Each attribute with a copy of its content if it is a dictionary: parameters, buffers, submodules, hooks."""
     return {name: (value, dict(value) if isinstance(value, dict) else None) for name, value in attributes.items()}
+
+
+@contextmanager
+def rules_set_aside(model: nn.Module) -> Iterator[None]:
+    """Rules and canonizers of Zennit that the user has registered change no gradient in the block."""
+    with restored(model):
+        for module in model.modules():
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                for key, hook in list(hooks.items()):
+                    owners = type(getattr(hook, "__self__", None)).__mro__
+                    if any(owner.__module__.split(".")[0] == "zennit" for owner in owners):
+                        del hooks[key]
+        yield
 
 
 @contextmanager

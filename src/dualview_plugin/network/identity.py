@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 # Relative difference up to which two answers on a probe are those of one network, by precision.
 SAME_OUTPUT = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+_OF_MODULES = frozenset(vars(nn.Module()))
+_LARGEST_CONTAINER = 10_000
+_DEVICE_WORDS = 2**24
 
 
 def fingerprint(*parts: object) -> str:
@@ -29,22 +35,54 @@ def fingerprint(*parts: object) -> str:
     return digest.hexdigest()
 
 
-def model_fingerprint(model: nn.Module) -> str:
+def model_fingerprint(model: nn.Module, plain: Collection[str] = ()) -> str:
     """A hash of a network: class, structure as printed, parameters, buffers, and other state such as packed weights.
 
-    Plain attributes and constants in the code of ``forward`` are not in it: :func:`same_outputs` on a probe sees those.
+    Args:
+        model: the network.
+        plain: which of its :func:`plain_tensors` count; those that a forward pass leaves behind should not.
+
+    Constants in the code of ``forward`` are not in it: :func:`same_outputs` on a probe sees those.
     """
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    return fingerprint(kind, model, *_named_state(model))
+    return fingerprint(kind, model, *_named_state(model), *_chosen(model, plain))
+
+
+def plain_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Tensors and arrays that a network holds as plain attributes, also in lists and dictionaries, by dotted names."""
+    return {
+        key: tensor
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if attribute not in _OF_MODULES
+        for key, tensor in _tensors_by_name(f"{name}.{attribute}", value)
+    }
+
+
+def _tensors_by_name(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in a value, with names that say where."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        if isinstance(value, Tensor) or value.dtype != object:
+            yield name, torch.as_tensor(value)
+    elif isinstance(value, (list, tuple, dict)) and len(value) <= _LARGEST_CONTAINER:
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _tensors_by_name(f"{name}[{key}]", part)
+
+
+def _chosen(model: nn.Module, plain: Collection[str]) -> Iterator[object]:
+    """Names and values of the chosen plain tensors."""
+    tensors = plain_tensors(model) if plain else {}
+    for name in sorted(plain):
+        yield from (name, tensors.get(name, "none"))
 
 
 def _named_state(model: nn.Module) -> Iterator[object]:
     """Names and values of all that the network computes with."""
-    for name, tensor in sorted((*model.named_parameters(), *model.named_buffers())):
+    named = dict((*model.named_parameters(), *model.named_buffers()))
+    for name, tensor in sorted(named.items(), key=lambda item: item[0]):
         yield from (name, tensor)
-    known = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     for name, value in sorted(model.state_dict().items(), key=lambda item: item[0]):
-        if name not in known:
+        if name not in named:
             yield name
             yield from _tensors_in(value)
 
@@ -59,20 +97,29 @@ def _tensors_in(value: Any) -> Iterator[object]:
 
 
 @torch.no_grad()
-def weights_checksum(model: nn.Module) -> tuple[int, ...]:
-    """A number for each parameter and buffer that changes with its bits; at the speed of reading them once."""
-    return tuple(_checksum(tensor) for tensor in (*model.parameters(), *model.buffers()))
+def weights_checksum(model: nn.Module, plain: Collection[str] = ()) -> tuple[int, ...]:
+    """A number for each parameter, buffer and chosen plain tensor that changes with any bit or its place.
+
+    Cost: one reading of the weights.
+    """
+    tensors = plain_tensors(model) if plain else {}
+    chosen = [tensors[name] for name in sorted(plain) if name in tensors]
+    return tuple(_checksum(tensor) for tensor in (*model.parameters(), *model.buffers(), *chosen))
 
 
 def _checksum(tensor: Tensor) -> int:
-    """The sum of the bits, in words of the element's size."""
+    """A cyclic checksum of the bits; on a device a sum of the words, each times an odd number of its own."""
     values = tensor.detach()
-    if values.is_complex():
-        values = torch.view_as_real(values)
-    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     if values.is_quantized or values.layout is not torch.strided:
         return int(fingerprint(values), 16)
-    return int(values.contiguous().view(words[values.element_size()]).sum(dtype=torch.int64))
+    bits = values.contiguous().flatten().view(torch.uint8)
+    if values.device.type == "cpu":
+        return zlib.crc32(bits.numpy().data)
+    total = 0
+    for part in torch.split(bits, _DEVICE_WORDS):
+        factors = torch.arange(1, 2 * len(part), 2, device=part.device)
+        total = (31 * total + int((part.long() * factors).sum())) % 2**61
+    return total
 
 
 def same_outputs(found: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.errors import DualViewError, InvalidTypeError, InvalidValueError
 from dualview_plugin.network.guest import guest
 from dualview_plugin.network.placement import Placement
 
@@ -35,6 +35,23 @@ def checked_model(model: Any, owner: str) -> nn.Module:
             constraint = "made outside torch.inference_mode(): its parameters cannot be differentiated"
             raise InvalidValueError("model", owner, constraint, f"{name!r} as an inference tensor")
     return model
+
+
+def outputs_of(model: nn.Module, inputs: Tensor, parameter: str, owner: str) -> Any:
+    """The network's outputs for a copy of the inputs, to which it may write.
+
+    Raises:
+        InvalidValueError: the network does not take these inputs.
+    """
+    try:
+        return model(inputs.clone())
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, DualViewError):
+            raise
+        got = f"shape {tuple(inputs.shape)}, {inputs.dtype}: {' '.join(str(error).split())[:200]}"
+        raise InvalidValueError(parameter, owner, "such that the network takes them", got) from error
 
 
 @torch.no_grad()

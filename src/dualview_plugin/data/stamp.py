@@ -1,0 +1,79 @@
+"""What a dataset says of itself without reading a sample: its length, its labels in memory, its tensors' versions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+_DEPTH = 8  # of datasets that wrap datasets
+
+
+def dataset_stamp(dataset: Any) -> str:
+    """A digest that changes when the dataset grows, or when labels or tensors that it holds change.
+
+    Labels are the integers, one a sample, that the dataset or one that it wraps holds, under whatever name. Of tensors
+    it is the version that counts, which every write in place raises; of a list of samples the labels and the objects.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(dataset, _DEPTH):
+        digest.update(part)
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def _parts(dataset: Any, depth: int) -> Iterator[bytes]:
+    """The bytes that count."""
+    n_samples = len(dataset)
+    yield str(n_samples).encode()
+    if isinstance(dataset, (list, tuple)):
+        yield from _of_samples(dataset)
+        return
+    attributes: dict[str, Any] = getattr(dataset, "__dict__", {})
+    for name in sorted(attributes):
+        yield from _of_value(attributes[name], n_samples)
+    if not depth:
+        return
+    wrapped = [attributes.get("dataset"), *(attributes.get("datasets") or ())]
+    for inner in wrapped:
+        if hasattr(inner, "__len__") and hasattr(inner, "__getitem__"):
+            yield from _parts(inner, depth - 1)
+
+
+def _of_value(value: Any, n_samples: int) -> Iterator[bytes]:
+    """What an attribute tells: labels by their values, tensors by their versions."""
+    if isinstance(value, Tensor) and not value.is_inference():
+        yield str((value._version, tuple(value.shape))).encode()
+    if isinstance(value, tuple) and all(isinstance(part, Tensor) for part in value):
+        for part in value:
+            yield from _of_value(part, n_samples)
+    elif isinstance(value, (Tensor, np.ndarray, list, range)) and len_of(value) == n_samples:
+        first = value[0] if n_samples else None
+        if isinstance(first, (list, tuple)):
+            yield from _of_samples(value)
+        elif _is_label(first):
+            yield np.asarray(value.cpu() if isinstance(value, Tensor) else value).tobytes()
+
+
+def _of_samples(samples: Any) -> Iterator[bytes]:
+    """Of a list of samples: which objects they are, and the last entry of each if it is a label."""
+    yield hashlib.blake2b(repr([id(sample) for sample in samples]).encode(), digest_size=16).digest()
+    last = [sample[-1] for sample in samples if isinstance(sample, (list, tuple)) and sample]
+    yield str([int(label) for label in last if _is_label(label)]).encode()
+
+
+def _is_label(value: Any) -> bool:
+    """Whether a value is one integer."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        if value.ndim or (isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())):
+            return False
+        return isinstance(value, Tensor) or np.issubdtype(value.dtype, np.integer)
+    return isinstance(value, int)
+
+
+def len_of(value: Any) -> int:
+    """The length; −1 for a value without one."""
+    return len(value) if getattr(value, "ndim", 1) else -1
