@@ -44,3 +44,21 @@ METHODS: dict[str, Factory] = {
 NOT_EQUIVARIANT = {"RandomAttribution"}
 # Methods whose attribution has no gradient with respect to the input.
 NOT_DIFFERENTIABLE = {"RandomAttribution"}
+
+# How far two fits on the same data may differ, relative to the largest attribution: rounding, and for the methods that
+# iterate the tolerance to which they do.
+FIT_TOLERANCES: dict[str, float] = {
+    "DualView": 2e-3,
+    "GradientSimilarity": 2e-6,
+    "InfluenceFunctions": 2e-5,
+    "ProjectedGradientSimilarity": 2e-6,
+    "RandomAttribution": 0.0,
+    "RepresenterPoints": 2e-5,
+}
+LISSA_TOLERANCE = 1e-2
+
+
+def fit_tolerance(method: DataAttribution) -> float:
+    """The tolerance of this method."""
+    is_lissa = getattr(method, "solver", None) == "lissa"
+    return LISSA_TOLERANCE if is_lissa else FIT_TOLERANCES[method.get_name()]

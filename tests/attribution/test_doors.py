@@ -102,7 +102,7 @@ def test_weights_that_change_after_the_fit_are_noticed(make: Factory) -> None:
         with pytest.raises(StaleFitError, match=f"model of {method.get_name()} must be as it was at the fit"):
             CALLS[call](method, world)
     found = method.fit().attribute(world.x_test, TARGET)
-    assert_same_fit(found, make(world).attribute(world.x_test, TARGET))
+    assert_same_fit(method, found, make(world).attribute(world.x_test, TARGET))
 
 
 @over()
@@ -284,7 +284,7 @@ def test_another_network_is_told_apart_by_all_that_it_computes_with(make: Factor
     world.model = first
     method = make(world, **options).fit()
     other = method.for_model(second)
-    assert_same_fit(other.attribute(world.x_test, TARGET), expected)
+    assert_same_fit(other, other.attribute(world.x_test, TARGET), expected)
     assert method.for_model(second) is other
     assert method.for_model(first) is method
     assert method.for_model(None) is method
