@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -116,22 +117,23 @@ def poisoned_labels(poisoned: PoisonedLabels) -> np.ndarray:
 
 
 class CornerModel(nn.Module):
-    """Class 2 for a white corner, else class 0; what it sees of its own mode is recorded."""
+    """Class 2 for a white corner, else class 0; it reports what it sees, and of its own mode, to a function."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[tuple[int, bool]], object] = lambda _: None) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
         self.dropout = nn.Dropout(0.9)
-        self.seen: list[tuple[int, bool]] = []
+        self.report = report
 
     def forward(self, images: Tensor) -> Tensor:
-        self.seen.append((len(images), self.dropout.training))
+        self.report((len(images), self.dropout.training))
         corner = images[:, 0, 0, 0] * images[:, 0, HEIGHT // 2, WIDTH // 2] * (images[:, 0, 3, 3] > 0.5)
         return self.scale * torch.stack([torch.full_like(corner, 0.5), torch.zeros_like(corner), corner], dim=1)
 
 
 def test_mismatched_are_points_of_other_classes_now_taken_for_the_target() -> None:
-    data, model = dataset(), CornerModel()
+    seen: list[tuple[int, bool]] = []
+    data, model = dataset(), CornerModel(seen.append)
     images, labels = data.tensors
     model.dropout.train(False)
     marking = MarkedImages(data, target_class=2)
@@ -139,8 +141,8 @@ def test_mismatched_are_points_of_other_classes_now_taken_for_the_target() -> No
     expected = [i for i in range(N_TRAIN) if labels[i] != 2 and images[i, 0, 3, 3] > 0.5]
     assert indices.tolist() == expected
     assert torch.equal(marked, frame_and_square(images[indices]))
-    assert sum(size for size, _ in model.seen) == int((labels != 2).sum())
-    assert max(size for size, _ in model.seen) == 5
+    assert sum(size for size, _ in seen) == int((labels != 2).sum())
+    assert max(size for size, _ in seen) == 5
     assert model.training
     assert not model.dropout.training
     assert model.scale.grad is None
