@@ -149,6 +149,18 @@ def test_integer_labels_of_any_type_become_int64(dtype: torch.dtype) -> None:
     assert torch.equal(found, Y % 2)
 
 
+def test_samples_that_torch_does_not_collate_are_refused_with_what_to_write() -> None:
+    class Unlabelled(Dataset[Any]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> tuple[Tensor, None]:
+            return torch.ones(2), None
+
+    with pytest.raises(InvalidTypeError, match="pass a DataLoader with a collate_fn, got a tuple of Tensor, NoneType"):
+        TrainingData(Unlabelled(), 2, "Owner").at([0, 1])
+
+
 def test_the_loaders_generator_is_kept() -> None:
     generator = torch.Generator().manual_seed(3)
     before = generator.get_state()

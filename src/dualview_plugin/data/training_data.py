@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from dualview_plugin.data.loaders import (
@@ -69,7 +69,21 @@ class TrainingData:
         """The training points at these positions, collated as one batch: inputs (n, …) and labels (n,)."""
         with kept_generators(self.dataset):
             samples = [self.dataset[int(index)] for index in indices]
-            return self._checked(self.loader.collate_fn(samples), len(samples))
+            return self._checked(self._collated(samples), len(samples))
+
+    def _collated(self, samples: list[Any]) -> Any:
+        """The samples as one batch.
+
+        Raises:
+            InvalidTypeError: torch's own collate function does not take them.
+        """
+        try:
+            return self.loader.collate_fn(samples)
+        except TypeError as error:
+            if self.loader.collate_fn is not default_collate:
+                raise
+            constraint = "of (input, label) pairs that torch collates; else pass a DataLoader with a collate_fn"
+            raise InvalidTypeError(PARAMETER, self.owner, constraint, _describe(samples[0])) from error
 
     def probe_indices(self) -> list[int]:
         """The positions of the samples that are looked at before heavy work."""
@@ -97,7 +111,7 @@ def _is_pair(batch: Any) -> bool:
 
 
 def _describe(batch: object) -> str:
-    """A batch's type, in a few words."""
+    """The type of a batch or a sample, in a few words."""
     if isinstance(batch, (tuple, list)):
         return f"a {type(batch).__name__} of " + ", ".join(type(part).__name__ for part in batch)
     return type(batch).__name__

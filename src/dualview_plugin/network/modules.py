@@ -17,7 +17,7 @@ def checked_model(model: Any, owner: str) -> nn.Module:
     """The network itself; of a compiled one the original, which shares its weights and runs hooks.
 
     Raises:
-        InvalidTypeError: no module, or one in TorchScript, which runs no hooks.
+        InvalidTypeError: no module, one in TorchScript, which runs no hooks, or one of torch.export.
         InvalidValueError: parameters that have no values yet, or that were made in inference mode.
     """
     if type(model).__name__ == "OptimizedModule" and isinstance(getattr(model, "_orig_mod", None), nn.Module):
@@ -27,6 +27,9 @@ def checked_model(model: Any, owner: str) -> nn.Module:
     if isinstance(model, torch.jit.ScriptModule):
         constraint = "the module itself, before torch.jit.script or torch.jit.trace: TorchScript runs no hooks"
         raise InvalidTypeError("model", owner, constraint, type(model).__name__)
+    if any(base.__module__.startswith("torch.export") for base in type(model).__mro__):
+        constraint = "the module itself, before torch.export: an exported program has no layers that can be hooked"
+        raise InvalidTypeError("model", owner, constraint, "a module of torch.export")
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(parameter, (UninitializedParameter, UninitializedBuffer)):
             constraint = "initialised: run one batch through its lazy modules first"
