@@ -61,6 +61,9 @@ NOT_EQUIVARIANT = {"RandomAttribution"}
 # Methods whose attribution has no gradient with respect to the input.
 NOT_DIFFERENTIABLE = {"RandomAttribution"}
 
+# Methods that do not look at the network.
+NETWORK_FREE = {"RandomAttribution", "InputSimilarity, dot"}
+
 # How far two fits on the same data may differ, relative to the largest attribution: rounding, and for the methods that
 # iterate the tolerance to which they do.
 FIT_TOLERANCES: dict[str, float] = {

@@ -109,5 +109,5 @@ def test_other_layers_are_refused() -> None:
     layer = nn.Linear(4, 4)
     twice = nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(4, 3))
     train = TensorDataset(torch.randn(9, 4), torch.arange(9) % 3)
-    with pytest.raises(InvalidValueError, match="layers that run exactly once"):
+    with pytest.raises(InvalidValueError, match="by exactly one run"):
         EKFACInfluence(twice, "3", train, show_progress=False).fit()

@@ -177,3 +177,11 @@ def test_another_network_has_no_checkpoints() -> None:
     with pytest.raises(DualViewError, match="the network of the checkpoints"):
         method(other.model, world.x_test.numpy(), TARGET.numpy())
     assert method(world.model, world.x_test.numpy(), TARGET.numpy()).shape == (N_TEST, 2, 5, 7)
+
+
+def test_networks_that_keep_results_are_copied() -> None:
+    """A tensor with a graph behind it is refused by copy.deepcopy."""
+    world = small_world()
+    plain = tracin(world, checkpoints=checkpoints()).attribute(world.x_test, TARGET)
+    world.model.last = world.model.eval()(world.x_test)
+    close(tracin(world, checkpoints=checkpoints()).attribute(world.x_test, TARGET), plain)

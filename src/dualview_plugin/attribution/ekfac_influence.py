@@ -131,16 +131,16 @@ class EKFACInfluence(OutputGradients):
             for inputs, _ in self._training_batches():
                 with self._recorded(names) as calls:
                     outputs = logits(inputs.clone())
-                self._check_calls(calls)
                 log_probabilities = outputs.double().log_softmax(1)
                 weights = log_probabilities.detach().exp().sqrt()
-                for name, ((seen, _),) in calls.items():
-                    rows = _input_rows(self.model.get_submodule(name), seen.detach()).double()
+                used = self._used_calls(calls, log_probabilities)
+                for name, (seen, _) in used.items():
+                    rows = _input_rows(self.model.get_submodule(name), seen).double()
                     factors[name][0] = factors[name][0] + rows.mT @ rows
+                ends = [output for _, output in used.values()]
                 for label in range(self.n_classes_):
                     value = (weights[:, label] * log_probabilities[:, label]).sum()
-                    ends = [call[0][1] for call in calls.values()]
-                    for name, slope in zip(calls, torch.autograd.grad(value, ends, retain_graph=True), strict=True):
+                    for name, slope in zip(used, torch.autograd.grad(value, ends, retain_graph=True), strict=True):
                         rows = _output_rows(slope).double()
                         factors[name][1] = factors[name][1] + rows.mT @ rows
         return {
@@ -170,12 +170,20 @@ class EKFACInfluence(OutputGradients):
             for handle in handles:
                 handle.remove()
 
-    def _check_calls(self, calls: dict[str, list[tuple[Tensor, Tensor]]]) -> None:
-        """Refuse layers that run twice or not at all."""
+    def _used_calls(
+        self, calls: dict[str, list[tuple[Tensor, Tensor]]], outputs: Tensor
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The one run of each layer on which the outputs depend; refuses layers with several such runs, or none."""
+        used = {}
         for name, runs in calls.items():
-            if len(runs) != 1:
-                constraint = "layers that run exactly once in a forward pass"
-                raise InvalidValueError("layers", self.get_name(), constraint, f"{name!r} with {len(runs)} runs")
+            ends = [output for _, output in runs]
+            slopes = torch.autograd.grad(outputs.sum(), ends, retain_graph=True, allow_unused=True) if ends else ()
+            reaching = [run for run, slope in zip(runs, slopes, strict=True) if slope is not None]
+            if len(reaching) != 1:
+                constraint = "layers that the outputs depend on by exactly one run in a forward pass"
+                raise InvalidValueError("layers", self.get_name(), constraint, f"{name!r} with {len(reaching)} runs")
+            used[name] = reaching[0]
+        return used
 
     def _matrix(self, name: str, gradients: Tensor) -> Tensor:
         """A layer's gradients (n, n_outputs, n_inputs), the bias' in a last column, from whole vectors."""

@@ -121,9 +121,9 @@ class TracIn(DataAttribution):
         self._parts = [self._part(network, self.layers).fit() for network in self._networks()]
 
     def _networks(self) -> list[nn.Module]:
-        """A copy of the network for each checkpoint."""
+        """The network itself, or a copy of it for each checkpoint."""
         if self.checkpoints is None:
-            return [self._copy()]
+            return [self.model]
         return [self._loaded(position, checkpoint) for position, checkpoint in enumerate(self.checkpoints)]
 
     def _loaded(self, position: int, checkpoint: Checkpoint) -> nn.Module:
@@ -141,9 +141,11 @@ class TracIn(DataAttribution):
         return network
 
     def _copy(self) -> nn.Module:
-        """A copy of the network."""
+        """A copy of the network; results of earlier passes that it keeps, which deepcopy refuses, are detached."""
+        held = (value for module in self.model.modules() for value in vars(module).values())
+        memo = {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
         try:
-            return copy.deepcopy(self.model)
+            return copy.deepcopy(self.model, memo)
         except Exception as error:
             constraint = "a network that copy.deepcopy copies"
             raise InvalidValueError("model", self.get_name(), constraint, " ".join(str(error).split())) from error
