@@ -15,7 +15,7 @@ from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import Logits, SampleGradients, differentiable, select_parameters
+from dualview_plugin.gradients import NETWORK, Logits, SampleGradients, differentiable, select_parameters
 from dualview_plugin.network import evaluating
 from dualview_plugin.validation import check_positive
 
@@ -103,15 +103,23 @@ class EKFACInfluence(OutputGradients):
         squares: dict[str, Any] = dict.fromkeys(self._blocks_of, 0.0)
         for gradients, weights in self._gradients_at_all_labels():
             for name, block in self._blocks_of.items():
-                rotated = block.rotated(self._matrix(name, gradients))
-                squares[name] = squares[name] + torch.einsum("n,nrc->rc", weights, rotated.double().square())
+                squares[name] = squares[name] + self._squares(name, block, gradients, weights)
         for name, block in self._blocks_of.items():
             values = squares[name] / self.n_train_
             mean = float(values.mean())
             block.inverse = (1 / (values + self.damping * mean if mean > 0 else values + 1)).to(block.left)
 
-    def _gradients_at_all_labels(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gradients (n, n_parameters) of log p_c at training points, with p_c in float64, (n,), for every class c."""
+    def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
+        """Weighted sums of the squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
+        product = gradients.outer.get(f"{NETWORK}.{name}.weight")
+        if product is not None and product.right.shape[1] == 1 and f"{name}.bias" not in self._slices:
+            left, right = (product.left[:, 0] @ block.left).double(), (product.right[:, 0] @ block.right).double()
+            return (weights[:, None] * left.square()).mT @ right.square()  # an outer product's, from its factors
+        rotated = block.rotated(self._matrix(name, self._flat(gradients)))
+        return torch.einsum("n,nrc->rc", weights, rotated.double().square())
+
+    def _gradients_at_all_labels(self) -> Iterator[tuple[SampleGradients, Tensor]]:
+        """Gradients of log p_c at training points, with p_c in float64, (n,), for every class c."""
         size = self._pass_size
         for inputs, labels in self._training_batches():
             for part in torch.split(inputs, size):
@@ -119,7 +127,7 @@ class EKFACInfluence(OutputGradients):
                     probabilities = self.extractor(part)[1].double().softmax(1)
                 for label in range(self.n_classes_):
                     target = labels.new_full((len(part),), label)
-                    yield self._flat(self._gradients(part, target)), probabilities[:, label]
+                    yield self._gradients(part, target), probabilities[:, label]
 
     def _eigenbases(self) -> dict[str, _Block]:
         """The eigenvectors of the mean products of inputs and of output gradients, for each layer."""
