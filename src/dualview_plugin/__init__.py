@@ -10,14 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the table below, for type checkers and editors; a test compares the two
+    from dualview_plugin.attribution import TRAK as TRAK
+    from dualview_plugin.attribution import ArnoldiInfluence as ArnoldiInfluence
     from dualview_plugin.attribution import DataAttribution as DataAttribution
     from dualview_plugin.attribution import DualView as DualView
+    from dualview_plugin.attribution import EKFACInfluence as EKFACInfluence
     from dualview_plugin.attribution import FeatureKernelAttribution as FeatureKernelAttribution
+    from dualview_plugin.attribution import FeatureSimilarity as FeatureSimilarity
+    from dualview_plugin.attribution import GradCos as GradCos
     from dualview_plugin.attribution import GradientSimilarity as GradientSimilarity
     from dualview_plugin.attribution import InfluenceFunctions as InfluenceFunctions
+    from dualview_plugin.attribution import InputSimilarity as InputSimilarity
     from dualview_plugin.attribution import ProjectedGradientSimilarity as ProjectedGradientSimilarity
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
     from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
+    from dualview_plugin.attribution import TracIn as TracIn
     from dualview_plugin.attribution import dualda as dualda
     from dualview_plugin.errors import CacheWarning as CacheWarning
     from dualview_plugin.errors import ConservationWarning as ConservationWarning
@@ -89,14 +96,21 @@ __version__ = "0.1.0"
 
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "attribution": (
+        "TRAK",
+        "ArnoldiInfluence",
         "DataAttribution",
         "DualView",
+        "EKFACInfluence",
         "FeatureKernelAttribution",
+        "FeatureSimilarity",
+        "GradCos",
         "GradientSimilarity",
         "InfluenceFunctions",
+        "InputSimilarity",
         "ProjectedGradientSimilarity",
         "RandomAttribution",
         "RepresenterPoints",
+        "TracIn",
         "dualda",
     ),
     "errors": (

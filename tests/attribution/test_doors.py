@@ -22,7 +22,7 @@ from dualview_plugin.errors import (
     SparseAttributionWarning,
     StaleFitError,
 )
-from tests.attribution.method_factories import METHODS, NOT_DIFFERENTIABLE, Factory
+from tests.attribution.method_factories import METHODS, NETWORK_FREE, NOT_DIFFERENTIABLE, Factory
 from tests.attribution.test_contract import CLOSE, TARGET, assert_same_fit, over
 from tests.untouched import assert_untouched
 from tests.worlds import N_TEST, N_TRAIN, World, small_world
@@ -290,7 +290,7 @@ def test_another_network_is_told_apart_by_all_that_it_computes_with(make: Factor
     assert method.for_model(None) is method
 
 
-@over(NOT_DIFFERENTIABLE)
+@over(NETWORK_FREE)
 def test_a_network_that_is_randomised_again_is_explained_again(make: Factory) -> None:
     world = small_world()
     method, other = make(world), copy.deepcopy(world.model)
