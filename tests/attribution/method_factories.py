@@ -36,6 +36,9 @@ METHODS: dict[str, Factory] = {
     "InfluenceFunctions by cg": _factory(InfluenceFunctions, solver="cg", include_bias=True, tol=1e-12),
     "InfluenceFunctions by lissa": _factory(InfluenceFunctions, solver="lissa", damping=0.1, tol=1e-5),
     "ProjectedGradientSimilarity": _factory(ProjectedGradientSimilarity, n_components=17, seed=3),
+    "ProjectedGradientSimilarity, factored": _factory(
+        ProjectedGradientSimilarity, n_components=17, projection="factored"
+    ),
     "RepresenterPoints": _factory(RepresenterPoints),
     "RandomAttribution": _factory(RandomAttribution, seed=3),
 }
