@@ -13,7 +13,7 @@ from dualview_plugin.gradients.autograd_fallback import at_least_float32, differ
 from dualview_plugin.gradients.layer_rules import prefers_outer
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.parameter_uses import LayerCall, count_uses, recorded_calls
-from dualview_plugin.gradients.sample_gradients import OuterProducts, sum_of
+from dualview_plugin.gradients.sample_gradients import OuterProducts, exact_norms, sum_of
 
 # The weighted sums of right gradients agree to this many times the square root of the rounding unit; wrong ones do not
 # agree at all.
@@ -100,7 +100,8 @@ class BatchPass:
 
     def dense(self, name: str) -> Tensor:
         """The gradients (n_samples, n_elements) of a parameter by rules, summed over its uses."""
-        return torch.stack([use.dense() for use in self._by_name[name]]).sum(0)
+        first, *others = (use.dense() for use in self._by_name[name])
+        return first if not others else torch.stack([first, *others]).sum(0)
 
     def outer(self, name: str) -> OuterProducts:
         """The gradients of a parameter by rules as outer products, summed over its uses."""
@@ -135,6 +136,6 @@ def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> 
     if isinstance(found, OuterProducts):
         sums, sizes = found.weighted_sum(weights), found.squared_norms().sqrt()
     else:
-        sums, sizes = weights.to(found) @ found, torch.linalg.vector_norm(found, dim=1, dtype=torch.float64)
+        sums, sizes = weights.to(found) @ found, exact_norms(found)
     error = torch.linalg.vector_norm(sums.flatten() - expected.flatten(), dtype=torch.float64)
     return bool((error <= tolerance * sizes.sum()) | ~sizes.isfinite().all())

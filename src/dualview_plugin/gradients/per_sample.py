@@ -89,6 +89,11 @@ class PerSampleGradients:
         return sum(parameter.numel() for parameter in self._parameters.values())
 
     @property
+    def dense_shapes(self) -> list[torch.Size]:
+        """The shapes of the parameters whose gradients are held as they are, in their order; after the first batch."""
+        return [] if self._plan is None else [self._parameters[name].shape for name in self._plan.dense]
+
+    @property
     def parameters_with_rule(self) -> set[str]:
         """The parameters that rules serve, after the first batch."""
         return set(self._with_rule)
