@@ -110,7 +110,7 @@ class EKFACInfluence(OutputGradients):
             block.inverse = (1 / (values + self.damping * mean if mean > 0 else values + 1)).to(block.left)
 
     def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
-        """Weighted sums of the squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
+        """Weighted sums of squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
         product = gradients.outer.get(f"{NETWORK}.{name}.weight")
         if product is not None and product.right.shape[1] == 1 and f"{name}.bias" not in self._slices:
             left, right = (product.left[:, 0] @ block.left).double(), (product.right[:, 0] @ block.right).double()
