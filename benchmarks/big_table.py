@@ -96,8 +96,8 @@ class Size:
 
 
 SIZES = {
-    "digits": Size("digits", None, 200, 50, 40, 512, 60, True),
-    "mnist-10k": Size("mnist", 10_000, 200, 50, 0, 1024, 30, False),
+    "digits": Size("digits", None, 200, 50, 20, 512, 60, True),
+    "mnist-10k": Size("mnist", 10_000, 200, 50, 0, 1024, 20, False),
 }
 METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
     "RAND": (RandomAttribution, {"seed": 0}),
