@@ -3,8 +3,8 @@
     python -m benchmarks.big_table --data digits --seeds 0 1 2
     python -m benchmarks.big_table --data mnist-10k
 
-Resumable: rows in ``results/big_table/<setting>/rows.jsonl`` are not computed again, trained networks and the outputs of
-retrained ones are kept in ``checkpoints/``. ``mnist-10k`` is 10,000 training points of MNIST, drawn with seed 0.
+Resumable: rows in ``results/big_table/<setting>/rows.jsonl`` are not measured again. Trained networks and the outputs
+of retrained ones are kept in ``checkpoints/``. ``mnist-10k`` is 10,000 training points of MNIST, drawn with seed 0.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Size:
 
 
 SIZES = {
-    "digits": Size("digits", None, 200, 50, 40, 512, 60, True),
-    "mnist-10k": Size("mnist", 10_000, 200, 50, 0, 1024, 30, False),
+    "digits": Size("digits", None, 200, 50, 20, 512, 60, True),
+    "mnist-10k": Size("mnist", 10_000, 200, 50, 0, 1024, 20, False),
 }
 METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
     "RAND": (RandomAttribution, {"seed": 0}),
@@ -270,8 +270,8 @@ class Case:
 
     def measure(self, arguments: Row) -> Row:
         """Scores with intervals, seconds and memory of a method."""
-        world, method = self.world, arguments["method"]
-        explainer = self.explainer(method)
+        world = self.world
+        explainer = self.explainer(arguments["method"])
         memory.forget_peak()
         before, start = memory.used_mib(), time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
@@ -289,9 +289,9 @@ class Case:
             "test_accuracy": world.test_accuracy,
             "warnings": sorted({type(warning.message).__name__ for warning in caught}),
         }
-        return result | {"scores": self._scores(method, explainer, attributions)}
+        return result | {"scores": self._scores(explainer, attributions)}
 
-    def _scores(self, method: str, explainer: DataAttribution, attributions: np.ndarray[Any, Any]) -> Row:
+    def _scores(self, explainer: DataAttribution, attributions: np.ndarray[Any, Any]) -> Row:
         world, labels = self.world, self.world.train.tensors[1].numpy()
         metrics: dict[str, DataAttributionMetric] = {world.metric_name: world.metric()}
         if world.name == "standard":

@@ -1,7 +1,7 @@
 """Results as rows in append-only files, each row with all that is needed to repeat it.
 
-``results/<experiment>/<setting>/rows.jsonl`` has one JSON object a line: ``arguments`` (what identifies the measurement),
-``result`` (what came out) and ``environment`` (machine, versions, commit, date). The last row of the same arguments counts.
+``results/<experiment>/<setting>/rows.jsonl`` has one JSON object a line: ``arguments``, which identify the measurement,
+its ``result``, and the ``environment``: machine, versions, commit, date. The last row of the same arguments counts.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Rows:
     def run(self, jobs: Iterable[Mapping[str, Any]], measure: Callable[[Row], Mapping[str, Any]]) -> list[Row]:
         """The rows of these arguments; those that are not there are measured and written one by one."""
         wanted = [dict(job) for job in jobs]
+        _environment()  # the commit at the start
         for arguments in tqdm(wanted, desc=f"{self.experiment}/{self.setting}"):
             if self.find(arguments) is None:
                 self.append(arguments, measure(arguments))

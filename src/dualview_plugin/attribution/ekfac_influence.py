@@ -111,12 +111,43 @@ class EKFACInfluence(OutputGradients):
 
     def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
         """Weighted sums of squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
+        factors = self._single_factors(name, gradients)
+        if factors is not None:
+            left, right = (factor.double().square() for factor in (factors[0] @ block.left, factors[1] @ block.right))
+            return (weights[:, None] * left).mT @ right
+        weight = self._own(f"{name}.weight", gradients)
+        rows = weight.reshape(len(gradients), len(block.left), -1)
+        if f"{name}.bias" in self._slices:
+            rows = torch.cat([rows, self._own(f"{name}.bias", gradients)[:, :, None]], 2)
+        return torch.einsum("n,nrc->rc", weights, block.rotated(rows).double().square())
+
+    def _single_factors(self, name: str, gradients: SampleGradients) -> tuple[Tensor, Tensor] | None:
+        """The layer's gradients as one outer product each, (n, n_outputs) and (n, n_inputs), if they are that.
+
+        Those of a weight are for a linear layer that sees one row for each sample; with a bias, whose gradient is then
+        the left factor, a one stands behind the right one.
+        """
         product = gradients.outer.get(f"{NETWORK}.{name}.weight")
-        if product is not None and product.right.shape[1] == 1 and f"{name}.bias" not in self._slices:
-            left, right = (product.left[:, 0] @ block.left).double(), (product.right[:, 0] @ block.right).double()
-            return (weights[:, None] * left.square()).mT @ right.square()  # an outer product's, from its factors
-        rotated = block.rotated(self._matrix(name, self._flat(gradients)))
-        return torch.einsum("n,nrc->rc", weights, rotated.double().square())
+        if product is None or product.one_hot or product.right.shape[1] != 1:
+            return None
+        left, right = product.left[:, 0], product.right[:, 0]
+        if f"{name}.bias" not in self._slices:
+            return left, right
+        same = torch.equal(self._own(f"{name}.bias", gradients), left)
+        return (left, pad(right, (0, 1), value=1.0)) if same else None
+
+    def _own(self, parameter: str, gradients: SampleGradients) -> Tensor:
+        """The gradients in one parameter, (n, its size)."""
+        product = gradients.outer.get(f"{NETWORK}.{parameter}")
+        if product is not None:
+            return product.matrices().flatten(1)
+        start = 0
+        for name, place in self._slices.items():
+            size = place.stop - place.start
+            if name == parameter:
+                return gradients.dense[:, start : start + size]
+            start += 0 if f"{NETWORK}.{name}" in gradients.outer else size
+        raise KeyError(parameter)
 
     def _gradients_at_all_labels(self) -> Iterator[tuple[SampleGradients, Tensor]]:
         """Gradients of log p_c at training points, with p_c in float64, (n,), for every class c."""
