@@ -98,7 +98,7 @@ def test_derivatives_along_directions(name: str) -> None:
     expected = gradient_by_gradient(model, inputs, target)
     directions = torch.randn(3, expected.shape[1], dtype=torch.float64)
     found = torch.stack(
-        [per_sample.directional_derivatives(x, c, directions) for x, c in zip(inputs, target, strict=True)]
+        [per_sample.directional_derivatives(x[None], c, directions) for x, c in zip(inputs, target, strict=True)]
     )
     torch.testing.assert_close(found.detach(), expected @ directions.mT, **EXACT)
 
@@ -107,7 +107,7 @@ def test_derivatives_along_directions_are_differentiable() -> None:
     model, inputs, target = make("tied large")
     per_sample = PerSampleGradients(model)
     directions = torch.randn(2, per_sample.n_parameters, dtype=torch.float64)
-    sample = inputs[0].requires_grad_()
+    sample = inputs[:1].requires_grad_()
     assert torch.autograd.gradcheck(lambda x: per_sample.directional_derivatives(x, target[0], directions), sample)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.gradients import FactoredProjection, GaussianProjection, SampleGradients
 from dualview_plugin.validation import check_integer, check_option
@@ -123,7 +124,7 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         yield SampleGradients.stack(held)
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         projected = self._projection(self._gradients_of(inputs, target))
         return projected @ self.projected_gradients_.mT
 

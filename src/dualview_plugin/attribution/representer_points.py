@@ -80,7 +80,8 @@ class RepresenterPoints(FeatureKernelAttribution):
 
     def _last_layer(self, features: Tensor, logits: Tensor) -> LinearLayer:
         """The layer that maps these features to these logits."""
-        return LinearLayer.last_of(self.model, self.extractor.layer_name, features, logits, self.get_name())
+        extractor, owner = self.extractor, self.get_name()
+        return LinearLayer.last_of(self.model, extractor.layer_name, features, logits, owner, extractor.call.output)
 
     def _fit(self) -> None:
         training = self._training_features()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dualview_plugin.batches import Batch
 from dualview_plugin.gradients.autograd_fallback import at_least_float32, differentiated
 from dualview_plugin.gradients.layer_rules import prefers_outer
 from dualview_plugin.gradients.logits import Logits
@@ -62,7 +63,7 @@ class BatchPass:
         uses: how many edges of the graph lead to each parameter.
     """
 
-    def __init__(self, logits: Logits, parameters: Mapping[str, nn.Parameter], inputs: Tensor, target: Tensor) -> None:
+    def __init__(self, logits: Logits, parameters: Mapping[str, nn.Parameter], inputs: Batch, target: Tensor) -> None:
         self._logits, self._parameters = logits, parameters
         with recorded_calls(logits.model, parameters) as calls:
             self.chosen = logits(inputs).gather(1, target[:, None]).squeeze(1)
