@@ -17,7 +17,8 @@ _DOORS = {"errors", "validation", "network", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "validation": {"errors"},
-    "cache": {"errors", "network"},
+    "storage": {"errors", "validation", "network"},
+    "engines": {"errors", "validation", "data", "storage"},
     "network": {"errors", "validation"},
     "data": {"errors", "validation", "network"},
     "modifications": {"errors", "validation", "network"},
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gradients": _DOORS,
     "last_layer": {"errors", "validation"},
     "solver": {"errors", "validation"},
-    "attribution": {*_DOORS, "cache", "features", "gradients", "last_layer", "solver"},
+    "attribution": {*_DOORS, "storage", "engines", "features", "gradients", "last_layer", "solver"},
     "lrp": {*_DOORS, "features", "attribution"},
     "metrics": {*_DOORS, "attribution"},
     "plots": {*_DOORS, "attribution", "lrp", "metrics"},

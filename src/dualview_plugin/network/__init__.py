@@ -11,6 +11,7 @@ from dualview_plugin.network.guest import (
     writes_to_parameters,
 )
 from dualview_plugin.network.identity import (
+    byte_view,
     fingerprint,
     model_fingerprint,
     plain_tensors,
@@ -25,6 +26,7 @@ from dualview_plugin.network.snapshot import dataset_generators
 
 __all__ = [
     "Placement",
+    "byte_view",
     "checked_model",
     "dataset_generators",
     "decisions",
