@@ -22,18 +22,34 @@ from dualview_plugin.attribution.arguments import Remembering
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.attribution.targets import Target, checked_target
 from dualview_plugin.attribution.top_points import strongest, warn_of_lost_values, warn_of_underflow, warn_of_zeros
+from dualview_plugin.attribution.training_store import TrainingStore
 from dualview_plugin.batches import Batch, leaves, mapped, n_rows, split
-from dualview_plugin.cache import TensorCache, data_fingerprint
-from dualview_plugin.data import Inputs, LabelFunction, TestInputs, TrainData, TrainingData, with_arguments
+from dualview_plugin.data import (
+    Inputs,
+    LabelFunction,
+    RangeStream,
+    TestInputs,
+    TrainData,
+    TrainingData,
+    with_arguments,
+)
+from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
-from dualview_plugin.features import FeatureExtractor, Probe, TrainingFeatures, check_finite, check_labels, take_probe
+from dualview_plugin.features import (
+    FeatureExtractor,
+    FeatureShards,
+    Probe,
+    TrainingFeatures,
+    check_finite,
+    check_labels,
+    take_probe,
+)
 from dualview_plugin.network import (
     Forward,
     Placement,
     checked_function,
     checked_model,
     cut_at,
-    fingerprint,
     guest,
     kept_weights,
     layer_name,
@@ -43,6 +59,7 @@ from dualview_plugin.network import (
     weights_checksum,
     writes_to_parameters,
 )
+from dualview_plugin.storage import Column, Storage, StoreReport
 from dualview_plugin.validation import check_integer
 
 Item = TypeVar("Item")
@@ -53,7 +70,7 @@ class CommonOptions(TypedDict, total=False):
 
     batch_size: int
     device: torch.device | str | None
-    cache_dir: str | Path | None
+    cache_dir: str | Path | Storage | None
     show_progress: bool
     forward: Forward | None
     label_fn: LabelFunction | None
@@ -82,8 +99,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         batch_size: samples per forward pass.
         device: where features and products are computed: the device that the model is on, which is also what None
             means.
-        cache_dir: a folder for what the fit computes; entries are keyed by the network's weights, the dataset's content
-            and the parameters, so another network never gets them. None keeps nothing on disk.
+        cache_dir: a folder for what is computed from every training point, in shards that survive an interruption. Each
+            network, dataset and set of parameters has a store of its own there, so another network never gets them.
+            :class:`Storage` has more choices. None keeps nothing on disk.
         show_progress: progress bars during long work.
         forward: a function of the network and a batch that returns the outputs; None: ``model(x)``, ``model(*xs)`` for
             a tuple, ``model(**batch)`` for a dictionary, and of what is returned the ``logits`` if it has them.
@@ -100,6 +118,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         their place.
     """
 
+    store_: StoreReport | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -108,7 +128,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         *,
         batch_size: int = 256,
         device: torch.device | str | None = None,
-        cache_dir: str | Path | None = None,
+        cache_dir: str | Path | Storage | None = None,
         show_progress: bool = True,
         forward: Forward | None = None,
         label_fn: LabelFunction | None = None,
@@ -124,7 +144,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self.batch_size = check_integer(batch_size, "batch_size", owner)
         self.show_progress = bool(show_progress)
         self.cache_dir = cache_dir
-        self._cache = TensorCache(cache_dir, owner)
+        self._storage = Storage.of(cache_dir, owner)
         self._data = TrainingData(train_dataset, self.batch_size, owner, label_fn, self.output)
         self.device = _checked_device(self.model, device, owner)
         self._probe: Probe | None = None
@@ -495,7 +515,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     def _quiet_twin(self, model: nn.Module) -> Self:
         """An unfitted object of the same arguments for another network, without progress bars and cache."""
         twin: Self = self.rebuilt(model)
-        twin.__dict__.update(show_progress=False, cache_dir=None, _cache=TensorCache(None))
+        twin.__dict__.update(show_progress=False, cache_dir=None, _storage=None)
         return twin
 
     # ------------------------------------------------------------------ what methods share
@@ -573,16 +593,35 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if not self._fitted:
             self.fit()
 
-    def _training_features(self) -> TrainingFeatures:
-        """φ, f and y of the training set, from the cache if it has them; sets ``train_labels_`` and ``n_classes_``."""
+    def _training_features(self, *, logits: bool = True) -> TrainingFeatures:
+        """φ, y and, if asked for, f of the training set, from the store if there is one.
 
-        def compute() -> dict[str, Tensor]:
-            return vars(self.extractor.extract(self._data, self._probe_now(), show_progress=self.show_progress))
-
-        tensors = self._cached("features", {"layer": self.extractor.layer_name}, compute)
+        Sets ``train_labels_`` and ``n_classes_``.
+        """
+        probe = self._probe_now()
+        tensors = self._stored_features(probe, logits)
+        if tensors is None:
+            tensors = vars(
+                self.extractor.extract(self._data, probe, show_progress=self.show_progress, keep_logits=logits)
+            )
         training = TrainingFeatures(**tensors)
-        self.train_labels_, self.n_classes_ = training.labels, training.logits.shape[1]
+        self.train_labels_, self.n_classes_ = training.labels, probe.n_classes
         return training
+
+    def _stored_features(self, probe: Probe, logits: bool) -> dict[str, Tensor] | None:
+        """The features through the store; logits are kept too where they take little room beside the features."""
+        n_features = probe.features.shape[1]
+        logits = logits or 4 * probe.n_classes <= n_features
+        dtype = None if self._storage is None else self._storage.dtype
+        stored = None if dtype is None else getattr(torch, dtype)
+        columns = [
+            Column("features", stored or probe.features.dtype, n_features),
+            Column("labels", torch.int64),
+            Column("logits", probe.logits.dtype, probe.n_classes),
+        ]
+        work = FeatureShards(self.extractor, self._data, probe, stored, logits)
+        tensors = self._stored("features", {}, columns if logits else columns[:2], work)
+        return tensors if tensors is None or logits else {**tensors, "logits": probe.logits[:0]}
 
     def _training_labels(self) -> Tensor:
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""
@@ -596,23 +635,32 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
     def _training_batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """The batches of the training set in order, placed where the network is."""
-        place, probe, start = Placement.of(self.model), self._probe_now(), 0
-        for inputs, labels in self._data.batches():
-            probe.check_reading(start, inputs, labels, self.get_name())
-            yield place(inputs), labels.to(self.device)
-            start += len(labels)
+        return ((inputs, labels) for _, inputs, labels in self._numbered_batches())
 
-    def _cached(self, kind: str, parameters: dict[str, object], compute: Any) -> dict[str, Tensor]:
-        """What ``compute`` returns, kept in the cache under this network, this dataset and these parameters."""
-        if self._cache.folder is None:
-            return dict(compute())
+    def _numbered_batches(self, stream: RangeStream | None = None) -> Iterator[tuple[range, Batch, Tensor]]:
+        """The batches of the training set, or of ranges of it, with their positions, placed where the network is."""
+        place, probe = Placement.of(self.model), self._probe_now()
+        for rows, inputs, labels in self._data.numbered() if stream is None else stream.batches():
+            probe.check_reading(rows.start, inputs, labels, self.get_name())
+            yield rows, place(inputs), labels.to(self.device)
+
+    def _stored(
+        self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
+    ) -> dict[str, Tensor] | None:
+        """Columns with a row for each training point, through the store; sets ``store_``.
+
+        None without a store, and where another reading or pass would give other values.
+        """
         probe = self._probe_now()
-        key = fingerprint(
-            model_fingerprint(self.model, probe.plain),
-            data_fingerprint(self._data.batches()),
-            sorted(parameters.items()),
-        )
-        tensors = self._cache.load_or_compute(kind, key, compute, {"logits": probe.logits, "features": probe.features})
+        if self._storage is None or not (probe.repeatable and probe.repeats):
+            return None
+        parts = {
+            "network": model_fingerprint(self.model, probe.plain),
+            "layer": self.extractor.layer_name,
+            **{name: repr(value) for name, value in parameters.items()},
+        }
+        store = TrainingStore(self._storage, kind, parts, self._data, columns, work, probe.indices, self.show_progress)
+        tensors, self.store_ = store.load()
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     def _placed(self, test: TestInputs, classes: Tensor | None, size: int) -> Iterator[tuple[Batch, Tensor]]:

@@ -88,7 +88,7 @@ class DualView(FeatureKernelAttribution):
             raise InvalidValueError("model", self.get_name(), constraint, f"{logits.shape[1]} output")
 
     def _fit(self) -> None:
-        training = self._training_features()
+        training = self._training_features(logits=False)
         if self.standardize:
             self._standardizer = Standardizer.from_features(training.features, self._probe_now().dtype)
         else:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.batches import Batch, leaves, mapped
 from dualview_plugin.data import TrainData
 
 
@@ -44,7 +45,7 @@ class GradCos(GradientSimilarity):
         super().__init__(model, final_fc_layer, train_dataset, layers=layers, memory_budget=memory_budget, **common)
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         test = self._gradients_of(inputs, target).normalised()
         return torch.cat([test.inner(train.normalised()) for train in self._training_gradients()], 1)
 
@@ -53,13 +54,18 @@ class GradCos(GradientSimilarity):
         norms = torch.cat([train.norms() for train in self._training_gradients()])
         return (norms > 0).to(self._layout.dense.dtype)
 
-    def _linearised(self, sample: Tensor, label: Tensor, directions: Tensor) -> Tensor:
+    def _linearised(self, sample: Batch, label: Tensor, directions: Tensor) -> Tensor:
         """Cosines (k,) with the unit vectors d, and their slope: that of ⟨g, (d − cos · g/‖g‖) / ‖g‖⟩ at fixed d."""
-        gradient = self._gradients.flat(sample.detach()[None], label[None])[0]
+        gradient = self._gradients.flat(mapped(torch.detach, sample), label[None])[0]
         norm = torch.linalg.vector_norm(gradient, dtype=torch.float64).to(gradient)
         unit = gradient / norm if norm > 0 else gradient
         cosines = directions @ unit
         if not norm > 0:
-            return cosines + 0 * sample.sum()  # no slope either, for want of a direction
+            slopes = [0 * leaf.sum() for leaf in leaves(sample) if leaf.requires_grad]
+            return cosines + sum(slopes, cosines.new_zeros(()))  # no slope either, for want of a direction
         tangent = super()._linearised(sample, label, (directions - cosines[:, None] * unit) / norm)
         return cosines + tangent - tangent.detach()
+
+    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
+        """The summed cosines of one test point, with their slope."""
+        return self._linearised(inputs, target[0], self._directions(train_indices.flatten())).sum()

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch, leaves, mapped, rows_of, samples, split
-from dualview_plugin.data import TrainData
+from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
 from dualview_plugin.network import layer_name
 from dualview_plugin.validation import check_integer
 
 # Training points from which the form of the gradients is learned.
-_FIRST_SAMPLES = 8
+FIRST_SAMPLES = 8
 
 
 class GradientSimilarity(DataAttribution):
@@ -73,7 +73,7 @@ class GradientSimilarity(DataAttribution):
             self.extractor.call, self.layers, owner=self.get_name(), doubles_single=doubles_single
         )
         inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(rows_of(inputs, slice(_FIRST_SAMPLES)), labels[:_FIRST_SAMPLES])
+        self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
 
     @property
     def block_size(self) -> int:
@@ -151,11 +151,11 @@ class GradientSimilarity(DataAttribution):
         """Samples in a pass, so that their gradients take at most a quarter of the memory budget."""
         return max(1, min(self.batch_size, self.memory_budget // (4 * max(1, self._layout.bytes_per_sample))))
 
-    def _training_gradients(self) -> Iterator[SampleGradients]:
-        """The gradients of all training points at their labels, pass by pass in order."""
-        start = 0
+    def _training_gradients(self, stream: RangeStream | None = None) -> Iterator[SampleGradients]:
+        """The gradients of all training points, or of those in a stream, at their labels, pass by pass in order."""
         with tqdm(total=self.n_train_, desc="training gradients", disable=not self.show_progress, leave=False) as bar:
-            for inputs, labels in self._training_batches():
+            for rows, inputs, labels in self._numbered_batches(stream):
+                start = rows.start
                 for part in zip(split(inputs, self._pass_size), split(labels, self._pass_size), strict=True):
                     gradients = self._gradients(*part)
                     self._check_finite(gradients, start)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from dualview_plugin.attribution.feature_similarity import FeatureSimilarity
+from dualview_plugin.batches import Batch
 from dualview_plugin.errors import InvalidTypeError
 
 
@@ -29,7 +30,7 @@ class InputSimilarity(FeatureSimilarity):
         self._training_labels()
         self._vectors(self._probe_now().inputs)
 
-    def _vectors(self, inputs: Tensor) -> Tensor:
+    def _vectors(self, inputs: Batch) -> Tensor:
         if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
             got = str(inputs.dtype) if isinstance(inputs, Tensor) else type(inputs).__name__
             raise InvalidTypeError("train_dataset", self.get_name(), "of floating tensors, to be compared", got)

@@ -14,6 +14,7 @@ from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
 from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.validation import check_integer, check_positive
@@ -163,10 +164,10 @@ class TracIn(DataAttribution):
         self.ensure_fitted()
         return min(part.block_size for part in self._parts)
 
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         return self._summed(lambda part: part._attribute_block(inputs, target))
 
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         return self._summed(lambda part: part._pair_attribution(inputs, target, train_indices))
 
     def _self_influence(self) -> Tensor:

@@ -13,7 +13,7 @@ from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import Margins, margins
+from dualview_plugin.gradients import margins
 from dualview_plugin.validation import check_positive
 
 
@@ -39,7 +39,7 @@ class TRAK(OutputGradients, ProjectedGradientSimilarity):
     Cost: that of :class:`ProjectedGradientSimilarity`, and n_train · n_components² + n_components³.
     """
 
-    _output: ClassVar[Callable[[nn.Module], nn.Module]] = Margins
+    _output: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(margins)
     _own: Tensor
 
     def __init__(

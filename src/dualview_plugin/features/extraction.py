@@ -34,13 +34,13 @@ class TrainingFeatures:
 
     Attributes:
         features: φ(x_i), (n_train, n_features), in float32 or more.
-        logits: f(x_i), (n_train, n_classes), likewise.
         labels: y_i, (n_train,), int64.
+        logits: f(x_i), (n_train, n_classes), likewise; none where nobody asked for them.
     """
 
     features: Tensor
-    logits: Tensor
     labels: Tensor
+    logits: Tensor
 
 
 class FeatureExtractor:
@@ -167,7 +167,7 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def extract(
-        self, data: TrainingData, probe: Probe | None = None, *, show_progress: bool = False
+        self, data: TrainingData, probe: Probe | None = None, *, show_progress: bool = False, keep_logits: bool = True
     ) -> TrainingFeatures:
         """Features, logits and labels of a whole labelled dataset, kept on the network's device.
 
@@ -175,6 +175,7 @@ class FeatureExtractor:
             data: the training data.
             probe: samples and answers that must come again in this reading.
             show_progress: a progress bar.
+            keep_logits: False: leave the logits out, (0, n_classes).
 
         Raises:
             InvalidValueError: a label is out of range of the network's outputs, or a feature or logit is not finite.
@@ -193,10 +194,10 @@ class FeatureExtractor:
                     probe.check_answers(start, batch_features, batch_logits, self.owner)
                 check_finite(batch_features, batch_logits, "train_dataset", self.owner, start)
                 features.append(batch_features)
-                logits.append(batch_logits)
+                logits.append(batch_logits if keep_logits else batch_logits[:0])
                 labels.append(batch_labels.to(place.device))
                 start += len(batch_labels)
-        return TrainingFeatures(torch.cat(features), torch.cat(logits), torch.cat(labels))
+        return TrainingFeatures(torch.cat(features), torch.cat(labels), torch.cat(logits))
 
 
 def check_finite(features: Tensor, logits: Tensor, parameter: str, owner: str, start: int = 0) -> None:

@@ -13,6 +13,7 @@ from dualview_plugin.network.guest import (
     writes_to_parameters,
 )
 from dualview_plugin.network.identity import (
+    byte_view,
     fingerprint,
     model_fingerprint,
     plain_tensors,
@@ -29,6 +30,7 @@ __all__ = [
     "Caller",
     "Forward",
     "Placement",
+    "byte_view",
     "checked_function",
     "checked_model",
     "cut_at",
