@@ -13,13 +13,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "dualview_plugin"
 # Each room with the rooms that it may import from, beside itself; what a room does not list it does not know.
-_DOORS = {"errors", "validation", "network", "data"}
+_DOORS = {"errors", "validation", "batches", "network", "data"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "validation": {"errors"},
-    "cache": {"errors", "network"},
-    "network": {"errors", "validation"},
-    "data": {"errors", "validation", "network"},
+    "batches": set(),
+    "cache": {"errors", "batches", "network"},
+    "network": {"errors", "validation", "batches"},
+    "data": {"errors", "validation", "batches", "network"},
     "modifications": {"errors", "validation", "network"},
     "features": _DOORS,
     "gradients": _DOORS,

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 from dualview_plugin.version import __version__ as __version__
 
 if TYPE_CHECKING:  # the table below, for type checkers and editors; a test compares the two
+    from dualview_plugin.attribution import TRAK as TRAK
+    from dualview_plugin.attribution import ArnoldiInfluence as ArnoldiInfluence
     from dualview_plugin.attribution import DataAttribution as DataAttribution
     from dualview_plugin.attribution import DualView as DualView
+    from dualview_plugin.attribution import EKFACInfluence as EKFACInfluence
     from dualview_plugin.attribution import FeatureKernelAttribution as FeatureKernelAttribution
+    from dualview_plugin.attribution import FeatureSimilarity as FeatureSimilarity
+    from dualview_plugin.attribution import GradCos as GradCos
     from dualview_plugin.attribution import GradientSimilarity as GradientSimilarity
     from dualview_plugin.attribution import InfluenceFunctions as InfluenceFunctions
+    from dualview_plugin.attribution import InputSimilarity as InputSimilarity
     from dualview_plugin.attribution import ProjectedGradientSimilarity as ProjectedGradientSimilarity
     from dualview_plugin.attribution import RandomAttribution as RandomAttribution
     from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
+    from dualview_plugin.attribution import TracIn as TracIn
     from dualview_plugin.attribution import dualda as dualda
     from dualview_plugin.errors import CacheWarning as CacheWarning
     from dualview_plugin.errors import ConservationWarning as ConservationWarning
@@ -93,14 +100,21 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
 
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "attribution": (
+        "TRAK",
+        "ArnoldiInfluence",
         "DataAttribution",
         "DualView",
+        "EKFACInfluence",
         "FeatureKernelAttribution",
+        "FeatureSimilarity",
+        "GradCos",
         "GradientSimilarity",
         "InfluenceFunctions",
+        "InputSimilarity",
         "ProjectedGradientSimilarity",
         "RandomAttribution",
         "RepresenterPoints",
+        "TracIn",
         "dualda",
     ),
     "errors": (
