@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dualview_plugin.network import fingerprint
 
+OnEpoch = Callable[[int, float], None]
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
@@ -47,6 +48,7 @@ def trained(
     device: str = "cpu",
     folder: Path = CHECKPOINTS,
     show_progress: bool = True,
+    on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
     """The network after training with this recipe and seed, in eval mode; loaded if it was trained before."""
     path = folder / f"{name}-seed{seed}-{fingerprint(recipe)[:8]}.pt"
@@ -56,7 +58,8 @@ def trained(
         if path.exists():
             network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
             return network.eval()
-        _train(network, dataset, recipe, device, desc=f"training {name}, seed {seed}", show_progress=show_progress)
+        desc = f"training {name}, seed {seed}"
+        train_network(network, dataset, recipe, device, desc=desc, show_progress=show_progress, on_epoch=on_epoch)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(network.state_dict(), part)
@@ -64,9 +67,17 @@ def trained(
     return network.eval()
 
 
-def _train(
-    network: nn.Module, dataset: Dataset[Any], recipe: Recipe, device: str, desc: str, show_progress: bool
+def train_network(
+    network: nn.Module,
+    dataset: Dataset[Any],
+    recipe: Recipe,
+    device: str = "cpu",
+    *,
+    desc: str = "training",
+    show_progress: bool = False,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
+    """Train in place; ``on_epoch`` is called with each finished epoch and the learning rate."""
     loader = DataLoader(dataset, batch_size=recipe.batch_size, shuffle=True)
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adam":
@@ -79,7 +90,7 @@ def _train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=n_steps)
     network.train()
     with tqdm(total=n_steps, desc=desc, disable=not show_progress) as bar:
-        for _ in range(recipe.epochs):
+        for epoch in range(recipe.epochs):
             for x, y in loader:
                 inputs = _augmented(x) if recipe.augment else x
                 optimizer.zero_grad()
@@ -87,6 +98,8 @@ def _train(
                 optimizer.step()
                 schedule.step()
                 bar.update()
+            if on_epoch is not None:
+                on_epoch(epoch, optimizer.param_groups[0]["lr"])
 
 
 def _augmented(x: Tensor, margin: int = 4) -> Tensor:

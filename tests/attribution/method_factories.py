@@ -6,13 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from dualview_plugin.attribution import (
+    TRAK,
+    ArnoldiInfluence,
     DataAttribution,
     DualView,
+    EKFACInfluence,
+    FeatureSimilarity,
+    GradCos,
     GradientSimilarity,
     InfluenceFunctions,
+    InputSimilarity,
     ProjectedGradientSimilarity,
     RandomAttribution,
     RepresenterPoints,
+    TracIn,
 )
 from tests.worlds import World
 
@@ -36,8 +43,20 @@ METHODS: dict[str, Factory] = {
     "InfluenceFunctions by cg": _factory(InfluenceFunctions, solver="cg", include_bias=True, tol=1e-12),
     "InfluenceFunctions by lissa": _factory(InfluenceFunctions, solver="lissa", damping=0.1, tol=1e-5),
     "ProjectedGradientSimilarity": _factory(ProjectedGradientSimilarity, n_components=17, seed=3),
+    "ProjectedGradientSimilarity, factored": _factory(
+        ProjectedGradientSimilarity, n_components=17, projection="factored"
+    ),
     "RepresenterPoints": _factory(RepresenterPoints),
     "RandomAttribution": _factory(RandomAttribution, seed=3),
+    "ArnoldiInfluence": _factory(ArnoldiInfluence, n_components=5, arnoldi_dim=40, layers=["fc"]),
+    "EKFACInfluence": _factory(EKFACInfluence),
+    "FeatureSimilarity": _factory(FeatureSimilarity),
+    "FeatureSimilarity, l2": _factory(FeatureSimilarity, similarity="l2"),
+    "GradCos": _factory(GradCos),
+    "InputSimilarity, dot": _factory(InputSimilarity, similarity="dot"),
+    "TRAK": _factory(TRAK, n_components=5, seed=3),
+    "TracIn": _factory(TracIn),
+    "TracIn, projected": _factory(TracIn, n_components=17, seed=3),
 }
 
 # Methods whose columns do not follow a permutation of the training set.
@@ -45,15 +64,25 @@ NOT_EQUIVARIANT = {"RandomAttribution"}
 # Methods whose attribution has no gradient with respect to the input.
 NOT_DIFFERENTIABLE = {"RandomAttribution"}
 
+# Methods that do not look at the network.
+NETWORK_FREE = {"RandomAttribution", "InputSimilarity, dot"}
+
 # How far two fits on the same data may differ, relative to the largest attribution: rounding, and for the methods that
 # iterate the tolerance to which they do.
 FIT_TOLERANCES: dict[str, float] = {
+    "ArnoldiInfluence": 2e-3,
     "DualView": 2e-3,
+    "EKFACInfluence": 1e-4,
+    "FeatureSimilarity": 2e-6,
+    "GradCos": 2e-6,
     "GradientSimilarity": 2e-6,
     "InfluenceFunctions": 2e-5,
+    "InputSimilarity": 2e-6,
     "ProjectedGradientSimilarity": 2e-6,
     "RandomAttribution": 0.0,
     "RepresenterPoints": 2e-5,
+    "TRAK": 1e-4,
+    "TracIn": 2e-6,
 }
 LISSA_TOLERANCE = 1e-2
 

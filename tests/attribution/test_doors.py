@@ -22,7 +22,7 @@ from dualview_plugin.errors import (
     SparseAttributionWarning,
     StaleFitError,
 )
-from tests.attribution.method_factories import METHODS, NOT_DIFFERENTIABLE, Factory
+from tests.attribution.method_factories import METHODS, NETWORK_FREE, NOT_DIFFERENTIABLE, Factory
 from tests.attribution.test_contract import CLOSE, TARGET, assert_same_fit, over
 from tests.untouched import assert_untouched
 from tests.worlds import N_TEST, N_TRAIN, World, small_world
@@ -290,7 +290,7 @@ def test_another_network_is_told_apart_by_all_that_it_computes_with(make: Factor
     assert method.for_model(None) is method
 
 
-@over(NOT_DIFFERENTIABLE)
+@over(NETWORK_FREE)
 def test_a_network_that_is_randomised_again_is_explained_again(make: Factory) -> None:
     world = small_world()
     method, other = make(world), copy.deepcopy(world.model)
@@ -403,8 +403,8 @@ def test_wrong_calls_are_refused_in_words(call: Callable[..., Any], message: str
 MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "no module": (lambda: 3, "model of .* must be a torch.nn.Module"),
     "two outputs": (lambda: Outputs(lambda y: (y, y)), r"model of .* outputs of shape \(n_samples, n_classes\).*tuple"),
-    "a dictionary": (lambda: Outputs(lambda y: {"logits": y}), "model of .* outputs of shape .*dict"),
-    "one logit": (lambda: Outputs(lambda y: y[:, 0]), "model of .* outputs of shape"),
+    "a dictionary": (lambda: Outputs(lambda y: {"scores": y}), "model of .* outputs of shape .*dict"),
+    "one logit": (lambda: Outputs(lambda y: y[:, 0]), "train_dataset of .* labelled from 0 to 1"),
     "a map of logits": (lambda: Outputs(lambda y: y[:, :, None]), "model of .* outputs of shape"),
     "a sum": (lambda: Outputs(lambda y: y.sum()), "model of .* outputs of shape"),
     "a decision": (lambda: Outputs(lambda y: y.argmax(1, keepdim=True)), "model of .* floating outputs"),

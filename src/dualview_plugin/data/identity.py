@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
+from dualview_plugin.batches import Batch, leaves, structure
 from dualview_plugin.data.stamp import len_of
 from dualview_plugin.network import byte_view
 
@@ -40,15 +41,15 @@ class SamplesDigest:
     def __init__(self) -> None:
         self._digest = hashlib.blake2b(digest_size=16)
 
-    def update(self, inputs: Tensor, labels: Tensor) -> None:
+    def update(self, inputs: Batch, labels: Tensor) -> None:
         """Add a batch: inputs (n, …) and labels (n,)."""
-        kind = zlib.crc32(f"{inputs.dtype}{tuple(inputs.shape[1:])}".encode())
-        rows: Any = byte_view(inputs).reshape(len(inputs), -1)
-        marks = bytearray()
-        for row, label in zip(rows, labels.tolist(), strict=True):
-            marks += zlib.crc32(row.data, kind).to_bytes(4, "little")
-            marks += int(label).to_bytes(8, "little", signed=True)
-        self._digest.update(marks)
+        form, columns = structure(inputs), []
+        for leaf in leaves(inputs):
+            kind = zlib.crc32(f"{form}{leaf.dtype}{tuple(leaf.shape[1:])}".encode())
+            rows: Any = byte_view(leaf).reshape(len(leaf), -1)
+            columns.append([zlib.crc32(row.data, kind) for row in rows])
+        marks = np.array([*columns, labels.tolist()], dtype="<i8")
+        self._digest.update(np.ascontiguousarray(marks.T).data)
 
     def hexdigest(self) -> str:
         """32 hexadecimal digits."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from dualview_plugin.batches import Batch
 from dualview_plugin.data.identity import SamplesDigest
 from dualview_plugin.data.training_data import TrainingData
 
@@ -26,7 +27,7 @@ class RangeStream:
         self._data, self._ranges = data, ranges
         self._open: deque[tuple[range, SamplesDigest]] = deque()
 
-    def batches(self) -> Iterator[tuple[range, Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[range, Batch, Tensor]]:
         """The positions, inputs and labels of each batch; no batch reaches over the end of a range."""
 
         def noted() -> Iterator[range]:

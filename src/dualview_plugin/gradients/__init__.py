@@ -1,7 +1,23 @@
 """Per-sample gradients in layer-wise factors, and their random projections."""
 
+from dualview_plugin.gradients.factored_projection import FactoredProjection
+from dualview_plugin.gradients.logits import Logits
+from dualview_plugin.gradients.model_outputs import NETWORK, LogProbabilities, Margins, margins
+from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters
 from dualview_plugin.gradients.per_sample import PerSampleGradients
 from dualview_plugin.gradients.projection import GaussianProjection
 from dualview_plugin.gradients.sample_gradients import SampleGradients
 
-__all__ = ["GaussianProjection", "PerSampleGradients", "SampleGradients"]
+__all__ = [
+    "NETWORK",
+    "FactoredProjection",
+    "GaussianProjection",
+    "LogProbabilities",
+    "Logits",
+    "Margins",
+    "PerSampleGradients",
+    "SampleGradients",
+    "differentiable",
+    "margins",
+    "select_parameters",
+]

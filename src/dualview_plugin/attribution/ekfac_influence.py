@@ -1,0 +1,317 @@
+"""Influence functions of the whole network with its curvature in Kronecker factors, eigenvalues corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, unfold
+
+from dualview_plugin.attribution.base import CommonOptions
+from dualview_plugin.attribution.output_gradients import OutputGradients
+from dualview_plugin.data import TrainData
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.gradients import NETWORK, Logits, SampleGradients, differentiable, select_parameters
+from dualview_plugin.network import evaluating
+from dualview_plugin.validation import check_positive
+
+
+class EKFACInfluence(OutputGradients):
+    """τ_i(x, c) = ⟨∇L(x, c), (F + damping)⁻¹ ∇L(x_i, y_i)⟩, F the Fisher information in Kronecker factors.
+
+    F is block-diagonal over linear and convolutional layers. With the eigenvectors U_A of the layer's mean input
+    products and U_S of its mean output-gradient products, its block is (U_A ⊗ U_S) Λ (U_A ⊗ U_S)ᵀ. Λ holds the mean
+    squares of the gradient's entries in these coordinates. All means are over the training points and over labels with
+    the network's probabilities: the sum over all labels, not a sample.
+
+    Args:
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
+        damping: added to Λ of each layer, as a share of the layer's mean of Λ.
+        layers: linear and convolutional modules or their dotted names; None: all of the network. The final layer alone
+            gives influence functions of the last layer, by an approximation of its Hessian.
+        memory_budget: see :class:`GradientSimilarity`.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: a parameter breaks its constraint; a layer is neither linear nor
+            convolutional, has groups or other padding than zeros, runs more than once, or shares its parameters.
+
+    Source: George et al. 2018 (arXiv 1806.03884), algorithm 1; Grosse et al. 2023 (arXiv 2308.03296), section 2.2.
+
+    Differs: labels in F are summed over, where kronfluence draws one for each training point. Parameters of other
+    layers, such as norms, do not count, as there.
+
+    Cost: fit: n_classes + 1 backward passes over the training set and its gradients as whole vectors, n_classes times.
+    attribute: a pass over the training set for each block of test points, n_test · n_train · n_parameters.
+    """
+
+    _blocks_of: dict[str, _Block]
+    _slices: dict[str, slice]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        final_fc_layer: nn.Module | str,
+        train_dataset: TrainData,
+        *,
+        damping: float = 0.1,
+        layers: Collection[nn.Module | str] | None = None,
+        memory_budget: int = 2**30,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(
+            model,
+            final_fc_layer,
+            train_dataset,
+            normalize_train=False,
+            layers=layers,
+            memory_budget=memory_budget,
+            **common,
+        )
+        self.damping = check_positive(damping, "damping", self.get_name())
+
+    def _counted_layers(self) -> tuple[str, ...]:
+        """The linear and convolutional layers that were chosen."""
+        modules = dict(self.model.named_modules())
+        if self.layers is None:
+            found = tuple(name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d)))
+        else:
+            found = self.layers
+        if not found:
+            raise InvalidValueError("model", self.get_name(), "a network with linear or convolutional layers", "none")
+        for name in found:
+            _check_layer(name, modules[name], self.get_name())
+        return found
+
+    def _start(self) -> None:
+        super()._start()
+        names = self._counted_layers()
+        chosen = select_parameters(self.model, names, self.get_name())
+        if sum(len(list(self.model.get_submodule(name).parameters())) for name in names) != len(chosen):
+            raise InvalidValueError("layers", self.get_name(), "layers that share no parameters", repr(names))
+        self._slices, start = {}, 0
+        for name, parameter in chosen.items():
+            self._slices[name] = slice(start, start + parameter.numel())
+            start += parameter.numel()
+
+    def _fit(self) -> None:
+        super()._fit()
+        self._blocks_of = self._eigenbases()
+        squares: dict[str, Any] = dict.fromkeys(self._blocks_of, 0.0)
+        for gradients, weights in self._gradients_at_all_labels():
+            for name, block in self._blocks_of.items():
+                squares[name] = squares[name] + self._squares(name, block, gradients, weights)
+        for name, block in self._blocks_of.items():
+            values = squares[name] / self.n_train_
+            mean = float(values.mean())
+            block.inverse = (1 / (values + self.damping * mean if mean > 0 else values + 1)).to(block.left)
+
+    def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
+        """Weighted sums of squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
+        factors = self._single_factors(name, gradients)
+        if factors is not None:
+            left, right = (factor.double().square() for factor in (factors[0] @ block.left, factors[1] @ block.right))
+            return (weights[:, None] * left).mT @ right
+        weight = self._own(f"{name}.weight", gradients)
+        rows = weight.reshape(len(gradients), len(block.left), -1)
+        if f"{name}.bias" in self._slices:
+            rows = torch.cat([rows, self._own(f"{name}.bias", gradients)[:, :, None]], 2)
+        return torch.einsum("n,nrc->rc", weights, block.rotated(rows).double().square())
+
+    def _single_factors(self, name: str, gradients: SampleGradients) -> tuple[Tensor, Tensor] | None:
+        """The layer's gradients as one outer product each, (n, n_outputs) and (n, n_inputs), if they are that.
+
+        Those of a weight are for a linear layer that sees one row for each sample; with a bias, whose gradient is then
+        the left factor, a one stands behind the right one.
+        """
+        product = gradients.outer.get(f"{NETWORK}.{name}.weight")
+        if product is None or product.one_hot or product.right.shape[1] != 1:
+            return None
+        left, right = product.left[:, 0], product.right[:, 0]
+        if f"{name}.bias" not in self._slices:
+            return left, right
+        same = torch.equal(self._own(f"{name}.bias", gradients), left)
+        return (left, pad(right, (0, 1), value=1.0)) if same else None
+
+    def _own(self, parameter: str, gradients: SampleGradients) -> Tensor:
+        """The gradients in one parameter, (n, its size)."""
+        product = gradients.outer.get(f"{NETWORK}.{parameter}")
+        if product is not None:
+            return product.matrices().flatten(1)
+        start = 0
+        for name, place in self._slices.items():
+            size = place.stop - place.start
+            if name == parameter:
+                return gradients.dense[:, start : start + size]
+            start += 0 if f"{NETWORK}.{name}" in gradients.outer else size
+        raise KeyError(parameter)
+
+    def _gradients_at_all_labels(self) -> Iterator[tuple[SampleGradients, Tensor]]:
+        """Gradients of log p_c at training points, with p_c in float64, (n,), for every class c."""
+        size = self._pass_size
+        for inputs, labels in self._training_batches():
+            for part in torch.split(inputs, size):
+                with torch.no_grad():
+                    probabilities = self.extractor(part)[1].double().softmax(1)
+                for label in range(self.n_classes_):
+                    target = labels.new_full((len(part),), label)
+                    yield self._gradients(part, target), probabilities[:, label]
+
+    def _eigenbases(self) -> dict[str, _Block]:
+        """The eigenvectors of the mean products of inputs and of output gradients, for each layer."""
+        names = self._counted_layers()
+        logits = Logits(self.model, self.get_name(), self.extractor.doubles_single)
+        factors: dict[str, list[Any]] = {name: [0.0, 0.0] for name in names}
+        chosen = select_parameters(self.model, names, self.get_name())
+        with evaluating(self.model), differentiable(self.model, chosen):
+            for inputs, _ in self._training_batches():
+                with self._recorded(names) as calls:
+                    outputs = logits(inputs.clone())
+                log_probabilities = outputs.double().log_softmax(1)
+                weights = log_probabilities.detach().exp().sqrt()
+                used = self._used_calls(calls, log_probabilities)
+                for name, (seen, _) in used.items():
+                    rows = _input_rows(self.model.get_submodule(name), seen).double()
+                    factors[name][0] = factors[name][0] + rows.mT @ rows
+                ends = [output for _, output in used.values()]
+                for label in range(self.n_classes_):
+                    value = (weights[:, label] * log_probabilities[:, label]).sum()
+                    for name, slope in zip(used, torch.autograd.grad(value, ends, retain_graph=True), strict=True):
+                        rows = _output_rows(slope).double()
+                        factors[name][1] = factors[name][1] + rows.mT @ rows
+        return {
+            name: _Block(
+                torch.linalg.eigh(outgoing)[1].to(self._layout.dense.dtype),
+                torch.linalg.eigh(incoming)[1].to(self._layout.dense.dtype),
+            )
+            for name, (incoming, outgoing) in factors.items()
+        }
+
+    @contextmanager
+    def _recorded(self, names: Collection[str]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+        """What each layer sees and gives in the forward passes of the block."""
+        calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
+
+        def recorder(name: str) -> Any:
+            def record(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+                calls[name].append((args[0].detach().clone(), output))
+                return output.clone()  # a later layer may write to it
+
+            return record
+
+        handles = [self.model.get_submodule(name).register_forward_hook(recorder(name)) for name in names]
+        try:
+            yield calls
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _used_calls(
+        self, calls: dict[str, list[tuple[Tensor, Tensor]]], outputs: Tensor
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The one run of each layer on which the outputs depend; refuses layers with several such runs, or none."""
+        used = {}
+        for name, runs in calls.items():
+            ends = [output for _, output in runs]
+            slopes = torch.autograd.grad(outputs.sum(), ends, retain_graph=True, allow_unused=True) if ends else ()
+            reaching = [run for run, slope in zip(runs, slopes, strict=True) if slope is not None]
+            if len(reaching) != 1:
+                constraint = "layers that the outputs depend on by exactly one run in a forward pass"
+                raise InvalidValueError("layers", self.get_name(), constraint, f"{name!r} with {len(reaching)} runs")
+            used[name] = reaching[0]
+        return used
+
+    def _matrix(self, name: str, gradients: Tensor) -> Tensor:
+        """A layer's gradients (n, n_outputs, n_inputs), the bias' in a last column, from whole vectors."""
+        weight = gradients[:, self._slices[f"{name}.weight"]]
+        rows = weight.reshape(len(gradients), len(self._blocks_of[name].left), -1)
+        if f"{name}.bias" not in self._slices:
+            return rows
+        return torch.cat([rows, gradients[:, self._slices[f"{name}.bias"], None]], 2)
+
+    def _solved(self, gradients: Tensor) -> Tensor:
+        """(F + damping)⁻¹ times the gradients (n, n_parameters)."""
+        result = torch.zeros_like(gradients)
+        for name, block in self._blocks_of.items():
+            matrix = block.solved(self._matrix(name, gradients))
+            bias = f"{name}.bias" in self._slices
+            result[:, self._slices[f"{name}.weight"]] = (matrix[..., :-1] if bias else matrix).flatten(1)
+            if bias:
+                result[:, self._slices[f"{name}.bias"]] = matrix[..., -1]
+        return result
+
+    @property
+    def block_size(self) -> int:
+        """Test points whose gradients as whole vectors take a quarter of the memory budget."""
+        return min(super().block_size, self._pass_size)
+
+    @torch.no_grad()
+    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+        solved = torch.cat([self._solved(part) for part in self._flat_parts(inputs, target)])
+        return torch.cat([solved @ self._flat(train).mT for train in self._training_gradients()], 1)
+
+    @torch.no_grad()
+    def _self_influence(self) -> Tensor:
+        return torch.cat([self._own_of(train) for train in self._training_gradients()])
+
+    def _own_of(self, train: SampleGradients) -> Tensor:
+        """The attributions of training points to themselves."""
+        gradients = self._flat(train)
+        return (gradients * self._solved(gradients)).sum(1)
+
+    def _directions(self, train_indices: Tensor) -> Tensor:
+        return self._solved(super()._directions(train_indices))
+
+
+@dataclass
+class _Block:
+    """A layer's curvature in its eigenvectors.
+
+    Args:
+        left: U_S, (n_outputs, n_outputs).
+        right: U_A, (n_inputs, n_inputs).
+        inverse: 1 / (Λ + damping), (n_outputs, n_inputs), once it is known.
+    """
+
+    left: Tensor
+    right: Tensor
+    inverse: Tensor | None = None
+
+    def rotated(self, matrices: Tensor) -> Tensor:
+        """U_Sᵀ G U_A for each matrix G."""
+        return self.left.mT @ matrices @ self.right
+
+    def solved(self, matrices: Tensor) -> Tensor:
+        """The inverse of the damped curvature times each matrix."""
+        assert self.inverse is not None  # set by the fit
+        return self.left @ (self.rotated(matrices) * self.inverse) @ self.right.mT
+
+
+def _check_layer(name: str, module: nn.Module, owner: str) -> None:
+    """Refuse a layer for which the factors here are not those of its gradient."""
+    plain = isinstance(module, nn.Linear) or (
+        isinstance(module, nn.Conv2d)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+    if not plain:
+        constraint = "linear layers, and 2d convolutions without groups, with a number of zeros as padding"
+        raise InvalidValueError("layers", owner, constraint, f"{name!r}: {module}")
+
+
+def _input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """What the layer's weight is multiplied with, one row for each position, a one behind it for the bias."""
+    if isinstance(layer, nn.Conv2d):
+        sizes: Any = {"dilation": layer.dilation, "padding": layer.padding, "stride": layer.stride}
+        inputs = unfold(inputs, layer.kernel_size, **sizes).mT
+    rows = inputs.flatten(0, -2)
+    return rows if layer.bias is None else pad(rows, (0, 1), value=1.0)
+
+
+def _output_rows(slope: Tensor) -> Tensor:
+    """The gradient at the layer's output, one row for each position."""
+    return slope.flatten(2).mT.flatten(0, 1) if slope.ndim == 4 else slope.flatten(0, -2)

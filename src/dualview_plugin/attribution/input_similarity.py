@@ -1,0 +1,43 @@
+"""Similarity of the inputs themselves: a baseline that knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from dualview_plugin.attribution.feature_similarity import FeatureSimilarity
+from dualview_plugin.errors import InvalidTypeError
+
+
+class InputSimilarity(FeatureSimilarity):
+    """τ_i(x) = s(x, x_i), of the flattened inputs as the network gets them; neither network nor labels have a say.
+
+    Args:
+        model, final_fc_layer, train_dataset, similarity, **common: see :class:`FeatureSimilarity`.
+
+    Raises:
+        InvalidTypeError: inputs that are no floating tensor, such as tokens.
+        InvalidTypeError, InvalidValueError: a parameter breaks its constraint.
+
+    Source: the baseline of arXiv 2402.12118 v3.
+
+    Cost: a reading of the training set for each block of test points, and n_test · n_train · size.
+    """
+
+    def _fit(self) -> None:
+        self._training_labels()
+        self._vectors(self._probe_now().inputs)
+
+    def _vectors(self, inputs: Tensor) -> Tensor:
+        if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
+            got = str(inputs.dtype) if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise InvalidTypeError("train_dataset", self.get_name(), "of floating tensors, to be compared", got)
+        return inputs.flatten(1)
+
+    def _training_vectors(self) -> Iterator[Tensor]:
+        for inputs, _ in self._training_batches():
+            yield self._vectors(inputs)
+
+    def _vectors_at(self, indices: Tensor) -> Tensor:
+        return self._vectors(self.training_inputs(indices))

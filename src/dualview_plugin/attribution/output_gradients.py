@@ -1,0 +1,71 @@
+"""Gradients of log-probabilities or margins in the place of logits, for the methods that compare losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.engines import ShardWork
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.gradients import NETWORK, LogProbabilities, PerSampleGradients, SampleGradients
+from dualview_plugin.storage import Column
+
+
+class OutputGradients(GradientSimilarity):
+    """A :class:`GradientSimilarity` whose gradients are those of another output than the logit.
+
+    The gradient of log p_c is minus that of the cross entropy; a product of two of them is that of the losses.
+
+    Note:
+        A subclass names the output as ``_output``, and the modules whose parameters count by ``_counted_layers``.
+    """
+
+    _output: ClassVar[Callable[[nn.Module], nn.Module]] = LogProbabilities
+
+    def _check_probe(self, features: Tensor, logits: Tensor) -> None:
+        """Log-probabilities need a second class."""
+        super()._check_probe(features, logits)
+        if logits.shape[1] < 2:
+            raise InvalidValueError("model", self.get_name(), "a network of at least two classes", "one")
+
+    def _counted_layers(self) -> tuple[str, ...] | None:
+        """Dotted names of the modules whose parameters count; None: the whole network."""
+        return self.layers
+
+    def _start(self) -> None:
+        names = self._counted_layers()
+        self._gradients = PerSampleGradients(
+            type(self)._output(self.model),
+            None if names is None else [f"{NETWORK}.{name}" for name in names],
+            owner=self.get_name(),
+            doubles_single=self.extractor.doubles_single,
+        )
+        inputs, labels = next(iter(self._training_batches()))
+        self._layout = self._gradients(inputs[:8], labels[:8])
+
+    def _stored(
+        self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
+    ) -> dict[str, Tensor] | None:
+        """As in the base, apart from what belongs to logits."""
+        return super()._stored(f"{kind} of {type(self)._output.__name__}", parameters, columns, work)
+
+    @property
+    def _pass_size(self) -> int:
+        """Samples in a pass, so that their gradients as whole vectors take at most a quarter of the budget."""
+        each = self._gradients.n_parameters * self._layout.dense.element_size()
+        return max(1, min(super()._pass_size, self.memory_budget // (4 * each)))
+
+    def _flat(self, gradients: SampleGradients) -> Tensor:
+        """The gradients as whole vectors (n, n_parameters), parameters in the network's order."""
+        outer = {name: product.matrices() for name, product in gradients.outer.items()}
+        return self._gradients.flatten(gradients.dense, outer)
+
+    def _flat_parts(self, inputs: Tensor, target: Tensor) -> Iterator[Tensor]:
+        """The gradients of a block of test points as whole vectors, pass by pass."""
+        size = self._pass_size
+        for part in zip(torch.split(inputs, size), torch.split(target, size), strict=True):
+            yield self._flat(self._gradients(*part))

@@ -1,0 +1,198 @@
+"""TracIn: gradients of the loss, compared at checkpoints of the training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.attribution.output_gradients import OutputGradients
+from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
+from dualview_plugin.data import TrainData
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.validation import check_integer, check_positive
+
+Checkpoint = Mapping[str, Any] | str | Path
+
+
+class _LossSimilarity(OutputGradients):
+    """⟨∇L(x, c), ∇L(x_i, y_i)⟩ at the network as it is."""
+
+
+class _ProjectedLossSimilarity(OutputGradients, ProjectedGradientSimilarity):
+    """The same after a random projection."""
+
+
+class TracIn(DataAttribution):
+    """τ_i(x, c) = Σ_t η_t ⟨∇_θ L(x, c; θ_t), ∇_θ L(x_i, y_i; θ_t)⟩ over checkpoints θ_t, L the cross entropy.
+
+    Checkpoints are loaded into copies of the network. The network itself stays as it is, and gives the decisions.
+
+    Args:
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
+        checkpoints: state dictionaries, or files of them that ``torch.load(…, weights_only=True)`` reads; None: the
+            network's own weights.
+        learning_rates: η_t, positive, one for each checkpoint; None: 1 for all.
+        layers: modules or their dotted names whose parameters θ count; None: the whole network. The final layer alone
+            is Captum's ``TracInCPFast``.
+        n_components: rows of a Gaussian random projection, as in :class:`ProjectedGradientSimilarity`; None: exact.
+        seed: of the projection.
+        memory_budget: see :class:`GradientSimilarity`.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: a parameter breaks its constraint; a checkpoint does not fit the network;
+            another network is to be explained, for which there are no checkpoints.
+
+    Source: Pruthi et al. 2020 (arXiv 2002.08484), equation 1 of section 3.2 (TracInCP) and section 3.4 (projection).
+
+    Differs: Captum's ``TracInCP`` leaves the last checkpoint's weights in the network; its fast variants leave out the
+    final layer's bias.
+
+    Cost: for each checkpoint that of :class:`GradientSimilarity`, or with ``n_components`` that of
+    :class:`ProjectedGradientSimilarity`; memory for one network a checkpoint.
+
+    Example:
+        >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
+        >>> network = nn.Sequential(nn.Linear(4, 2))
+        >>> early = {name: value.clone() for name, value in network.state_dict().items()}
+        >>> method = TracIn(network, "0", data, checkpoints=[early], learning_rates=[0.1], show_progress=False)
+        >>> method.attribute(torch.eye(4)[:3]).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        final_fc_layer: nn.Module | str,
+        train_dataset: TrainData,
+        *,
+        checkpoints: Sequence[Checkpoint] | None = None,
+        learning_rates: Sequence[float] | None = None,
+        layers: Collection[nn.Module | str] | None = None,
+        n_components: int | None = None,
+        seed: int = 0,
+        memory_budget: int = 2**30,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(model, final_fc_layer, train_dataset, **common)
+        owner = self.get_name()
+        self.checkpoints = _checked_checkpoints(checkpoints, owner)
+        count = 1 if self.checkpoints is None else len(self.checkpoints)
+        rates = [1.0] * count if learning_rates is None else learning_rates
+        self.learning_rates = tuple(check_positive(rate, "learning_rates", owner) for rate in rates)
+        if len(self.learning_rates) != count:
+            constraint = f"one for each of the {count} checkpoints"
+            raise InvalidValueError("learning_rates", owner, constraint, f"{len(self.learning_rates)}")
+        self.n_components = None if n_components is None else check_integer(n_components, "n_components", owner)
+        self.seed, self.memory_budget = check_integer(seed, "seed", owner, minimum=0), memory_budget
+        self.layers = self._part(self.model, layers).layers  # checks both
+        self._parts: list[GradientSimilarity] = []
+
+    def _part(self, network: nn.Module, layers: Collection[nn.Module | str] | None) -> GradientSimilarity:
+        """The similarity at one checkpoint, which the network has loaded."""
+        common: CommonOptions = {
+            "batch_size": self.batch_size,
+            "cache_dir": self.cache_dir,
+            "show_progress": self.show_progress,
+        }
+        arguments = network, self.extractor.layer_name, self.train_dataset
+        if self.n_components is None:
+            return _LossSimilarity(
+                *arguments, normalize_train=False, layers=layers, memory_budget=self.memory_budget, **common
+            )
+        return _ProjectedLossSimilarity(
+            *arguments,
+            normalize_train=False,
+            layers=layers,
+            memory_budget=self.memory_budget,
+            n_components=self.n_components,
+            seed=self.seed,
+            **common,
+        )
+
+    def _fit(self) -> None:
+        self._training_labels()
+        self._parts = [self._part(network, self.layers).fit() for network in self._networks()]
+
+    def _networks(self) -> list[nn.Module]:
+        """The network itself, or a copy of it for each checkpoint."""
+        if self.checkpoints is None:
+            return [self.model]
+        return [self._loaded(position, checkpoint) for position, checkpoint in enumerate(self.checkpoints)]
+
+    def _loaded(self, position: int, checkpoint: Checkpoint) -> nn.Module:
+        """A copy of the network with the weights of a checkpoint."""
+        network, owner = self._copy(), self.get_name()
+        try:
+            state: Any = checkpoint
+            if isinstance(checkpoint, (str, Path)):
+                state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+            network.load_state_dict(state)
+        except Exception as error:
+            constraint = "state dictionaries of the network, or files of them"
+            got = f"at position {position}: {' '.join(str(error).split())}"
+            raise InvalidValueError("checkpoints", owner, constraint, got) from error
+        return network
+
+    def _copy(self) -> nn.Module:
+        """A copy of the network; results of earlier passes that it keeps, which deepcopy refuses, are detached."""
+        held = (value for module in self.model.modules() for value in vars(module).values())
+        memo = {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
+        try:
+            return copy.deepcopy(self.model, memo)
+        except Exception as error:
+            constraint = "a network that copy.deepcopy copies"
+            raise InvalidValueError("model", self.get_name(), constraint, " ".join(str(error).split())) from error
+
+    def rebuilt(self, model: nn.Module) -> Any:
+        """This method for another network, which has no checkpoints but its own weights."""
+        if self.checkpoints is not None:
+            constraint = "the network of the checkpoints; make the object for another network with that one's"
+            raise InvalidValueError("model", self.get_name(), constraint, f"another {type(model).__name__}")
+        return super().rebuilt(model)
+
+    @property
+    def block_size(self) -> int:
+        """Test points in a block, as few as the largest checkpoint's gradients allow."""
+        self.ensure_fitted()
+        return min(part.block_size for part in self._parts)
+
+    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+        return self._summed(lambda part: part._attribute_block(inputs, target))
+
+    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+        return self._summed(lambda part: part._pair_attribution(inputs, target, train_indices))
+
+    def _self_influence(self) -> Tensor:
+        return self._summed(lambda part: part._self_influence())
+
+    def _summed(self, attribution: Any) -> Tensor:
+        """Σ_t η_t times the attribution at checkpoint t."""
+        total: Tensor | None = None
+        for rate, part in zip(self.learning_rates, self._parts, strict=True):
+            with part.visit():
+                values = rate * attribution(part)
+            total = values if total is None else total + values
+        assert total is not None  # there is a checkpoint
+        return total
+
+
+def _checked_checkpoints(checkpoints: Any, owner: str) -> tuple[Checkpoint, ...] | None:
+    """The checkpoints as a tuple; refuses one that stands alone, and none."""
+    if checkpoints is None:
+        return None
+    constraint = "a sequence of state dictionaries or of their files"
+    if isinstance(checkpoints, (str, Path, Mapping)) or not isinstance(checkpoints, Sequence):
+        raise InvalidTypeError("checkpoints", owner, constraint, type(checkpoints).__name__)
+    for checkpoint in checkpoints:
+        if not isinstance(checkpoint, (str, Path, Mapping)):
+            raise InvalidTypeError("checkpoints", owner, constraint, type(checkpoint).__name__)
+    if not checkpoints:
+        raise InvalidValueError("checkpoints", owner, constraint, "none")
+    return tuple(checkpoints)
