@@ -657,6 +657,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         parts = {
             "network": model_fingerprint(self.model, probe.plain),
             "layer": self.extractor.layer_name,
+            "output": repr(self.output),
             **{name: repr(value) for name, value in parameters.items()},
         }
         store = TrainingStore(self._storage, kind, parts, self._data, columns, work, probe.indices, self.show_progress)

@@ -43,17 +43,13 @@ class SamplesDigest:
 
     def update(self, inputs: Batch, labels: Tensor) -> None:
         """Add a batch: inputs (n, …) and labels (n,)."""
-        kind = zlib.crc32(structure(inputs).encode())
-        checksums = [kind] * len(labels)
+        form, columns = structure(inputs), []
         for leaf in leaves(inputs):
-            kind = zlib.crc32(f"{leaf.dtype}{tuple(leaf.shape[1:])}".encode())
+            kind = zlib.crc32(f"{form}{leaf.dtype}{tuple(leaf.shape[1:])}".encode())
             rows: Any = byte_view(leaf).reshape(len(leaf), -1)
-            checksums = [zlib.crc32(row.data, kind ^ own) for row, own in zip(rows, checksums, strict=True)]
-        marks = bytearray()
-        for own, label in zip(checksums, labels.tolist(), strict=True):
-            marks += own.to_bytes(4, "little")
-            marks += int(label).to_bytes(8, "little", signed=True)
-        self._digest.update(marks)
+            columns.append([zlib.crc32(row.data, kind) for row in rows])
+        marks = np.array([*columns, labels.tolist()], dtype="<i8")
+        self._digest.update(np.ascontiguousarray(marks.T).data)
 
     def hexdigest(self) -> str:
         """32 hexadecimal digits."""

@@ -159,7 +159,8 @@ class TrainingData:
         """Which data these are: what the dataset knows of them, and where that is not all, ``n_probes`` samples."""
         known = known_content(self.dataset)
         collate = f"{getattr(self.loader.collate_fn, '__module__', '')}.{type(self.loader.collate_fn).__qualname__}"
-        if known.whole and self.loader.collate_fn is default_collate and type(self.loader) is DataLoader:
+        plain = self._label_fn is None and self.loader.collate_fn is default_collate
+        if known.whole and plain and type(self.loader) is DataLoader:
             return known
         digest = SamplesDigest()
         for index in probe_indices(len(self), n_probes):
