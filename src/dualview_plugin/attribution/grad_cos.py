@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Unpack
 
 import torch
@@ -66,6 +66,7 @@ class GradCos(GradientSimilarity):
         tangent = super()._linearised(sample, label, (directions - cosines[:, None] * unit) / norm)
         return cosines + tangent - tangent.detach()
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """The summed cosines of one test point, with their slope."""
-        return self._linearised(inputs, target[0], self._directions(train_indices.flatten())).sum()
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        """The summed cosines of one test point, with their slope, as a function of the point."""
+        directions = self._directions(train_indices.flatten())
+        return lambda inputs: self._linearised(inputs, target[0], directions).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Unpack
 
 import torch
@@ -119,10 +119,10 @@ class GradientSimilarity(DataAttribution):
                     linear = linear + torch.stack(slopes).flatten(1) @ (leaf - leaf.detach()).flatten()
         return linear
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """The summed attributions of one test point, with their graph: the derivative along the sum of directions."""
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        """The summed attributions of one test point: the derivative along the sum of directions."""
         direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
-        return self._gradients.directional_derivatives(inputs, target[0], direction).sum()
+        return lambda inputs: self._gradients.directional_derivatives(inputs, target[0], direction).sum()
 
     @property
     def _map_size(self) -> int:
