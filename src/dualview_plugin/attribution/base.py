@@ -482,13 +482,18 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if not self._fitted:
             self.fit()
 
-    def _training_features(self) -> TrainingFeatures:
-        """φ, f and y of the training set, from the cache if it has them; sets ``train_labels_`` and ``n_classes_``."""
+    def _training_features(self, n_logits: int | None = None) -> TrainingFeatures:
+        """φ, f and y of the training set, from the cache if it has them; sets ``train_labels_`` and ``n_classes_``.
+
+        Args:
+            n_logits: keep f of at most this many points, the first ones; None: of all.
+        """
 
         def compute() -> dict[str, Tensor]:
-            return vars(self.extractor.extract(self._data, self._probe_now(), show_progress=self.show_progress))
+            probe = self._probe_now()
+            return vars(self.extractor.extract(self._data, probe, n_logits=n_logits, show_progress=self.show_progress))
 
-        tensors = self._cached("features", {"layer": self.extractor.layer_name}, compute)
+        tensors = self._cached("features", {"layer": self.extractor.layer_name, "n_logits": n_logits}, compute)
         training = TrainingFeatures(**tensors)
         self.train_labels_, self.n_classes_ = training.labels, training.logits.shape[1]
         return training
