@@ -29,7 +29,7 @@ _BLOCK_BYTES = 2**30 - 2**27
 # Elements of the training gradients, or of scores of test points, that are held at a time: 16 MiB.
 _SCORE_ELEMENTS = 2**21
 # Vectors as large as the gradients of a block of test points that exist at a time: those of the solver, and their own.
-_VECTORS = 8
+_VECTORS = 7
 # Training points on which the last layer is compared with the network's outputs.
 _CHECKED_ROWS = 256
 
