@@ -178,7 +178,7 @@ class InfluenceFunctions(DataAttribution):
         n_vectors, n_classes, n_features = vectors.shape
         written = n_features <= n_vectors
         products = vectors.new_empty(n_vectors, self.n_train_)
-        size = max(1, _SCORE_ELEMENTS // (n_classes * (n_features if written else max(1, n_vectors))))
+        size = max(1, _SCORE_ELEMENTS // (n_classes * (n_features if written else n_vectors)))
         for start in range(0, self.n_train_, size):
             rows = slice(start, start + size)
             residuals, features = self._residuals_at(rows), self._features[rows].to(vectors.dtype)
