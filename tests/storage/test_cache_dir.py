@@ -225,7 +225,7 @@ def test_a_hit_decodes_a_probe_of_the_data_only(tmp_path: Path) -> None:
     data = Decoded(1500)
     method = dualview(tmp_path, data)
     with method.visit():
-        method._training_features(logits=False)
+        method._training_features(n_logits=0)
     assert method.store_ is not None
     assert method.store_.n_computed == 0
     assert len(data.reads_of()) < 160

@@ -602,16 +602,17 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if not self._fitted:
             self.fit()
 
-    def _training_features(self, *, logits: bool = True) -> TrainingFeatures:
-        """φ, y and, if asked for, f of the training set, from the store if there is one.
+    def _training_features(self, n_logits: int | None = None) -> TrainingFeatures:
+        """φ, y and f of the training set, from the store if there is one; sets ``train_labels_`` and ``n_classes_``.
 
-        Sets ``train_labels_`` and ``n_classes_``.
+        Args:
+            n_logits: f of at least this many points, the first ones, is asked for; None: of all.
         """
         probe = self._probe_now()
-        tensors = self._stored_features(probe, logits)
+        tensors = self._stored_features(probe, n_logits != 0)
         if tensors is None:
             tensors = vars(
-                self.extractor.extract(self._data, probe, show_progress=self.show_progress, keep_logits=logits)
+                self.extractor.extract(self._data, probe, show_progress=self.show_progress, n_logits=n_logits)
             )
         training = TrainingFeatures(**tensors)
         self.train_labels_, self.n_classes_ = training.labels, probe.n_classes
