@@ -1,25 +1,36 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both build .venv first, if it is not there or is out of date.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test fast lint docs clean
 
 demo: $(VENV)/installed
-	$(BIN)/python -m examples.evaluate_digits
+	$(BIN)/dualview demo
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+fast: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo "documentation: docs/_build/html/index.html"
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) docs/_build

@@ -9,6 +9,8 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dualview_plugin.version import __version__ as __version__
+
 if TYPE_CHECKING:  # the table below, for type checkers and editors; a test compares the two
     from dualview_plugin.attribution import TRAK as TRAK
     from dualview_plugin.attribution import ArnoldiInfluence as ArnoldiInfluence
@@ -87,12 +89,14 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.plots import plot_pairwise_relevance as plot_pairwise_relevance
     from dualview_plugin.plots import plot_poisoning_curves as plot_poisoning_curves
     from dualview_plugin.plots import plot_training_points as plot_training_points
+    from dualview_plugin.report import Scores as Scores
+    from dualview_plugin.report import TopPoints as TopPoints
+    from dualview_plugin.report import top_points as top_points
+    from dualview_plugin.report import write_report as write_report
     from dualview_plugin.solver import CrammerSingerSolution as CrammerSingerSolution
     from dualview_plugin.solver import SolverProgress as SolverProgress
     from dualview_plugin.solver import solve_crammer_singer as solve_crammer_singer
     from dualview_plugin.solver import solve_path as solve_path
-
-__version__ = "0.1.0"
 
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "attribution": (
@@ -183,6 +187,12 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "plot_pairwise_relevance",
         "plot_poisoning_curves",
         "plot_training_points",
+    ),
+    "report": (
+        "Scores",
+        "TopPoints",
+        "top_points",
+        "write_report",
     ),
     "solver": (
         "CrammerSingerSolution",

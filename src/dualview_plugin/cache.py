@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualview_plugin.batches import Batch, leaves, structure
 from dualview_plugin.errors import CacheWarning, InvalidValueError
 from dualview_plugin.network import fingerprint, same_outputs
 
@@ -23,12 +24,13 @@ _DIGEST_SIZE = 32
 _PROBE = "probe: "
 
 
-def data_fingerprint(batches: Iterable[Iterable[Tensor]]) -> str:
+def data_fingerprint(batches: Iterable[tuple[Batch, Tensor]]) -> str:
     """A hash of a dataset's content, whatever its batch size; reads all of it."""
     samples = hashlib.sha256()
-    for batch in batches:
-        for sample in zip(*batch, strict=True):
-            samples.update(fingerprint(*sample).encode())
+    for inputs, labels in batches:
+        names = [] if isinstance(inputs, Tensor) else [structure(inputs)]
+        for sample in zip(*leaves(inputs), labels, strict=True):
+            samples.update(fingerprint(*names, *sample).encode())
     return samples.hexdigest()[:32]
 
 

@@ -43,10 +43,13 @@ METHODS: dict[str, Factory] = {
     "InfluenceFunctions by cg": _factory(InfluenceFunctions, solver="cg", include_bias=True, tol=1e-12),
     "InfluenceFunctions by lissa": _factory(InfluenceFunctions, solver="lissa", damping=0.1, tol=1e-5),
     "ProjectedGradientSimilarity": _factory(ProjectedGradientSimilarity, n_components=17, seed=3),
+    "ProjectedGradientSimilarity, factored": _factory(
+        ProjectedGradientSimilarity, n_components=17, projection="factored"
+    ),
     "RepresenterPoints": _factory(RepresenterPoints),
     "RandomAttribution": _factory(RandomAttribution, seed=3),
     "ArnoldiInfluence": _factory(ArnoldiInfluence, n_components=5, arnoldi_dim=40, layers=["fc"]),
-    "EKFACInfluence": _factory(EKFACInfluence),
+    "EKFACInfluence": _factory(EKFACInfluence, damping=3.0),
     "FeatureSimilarity": _factory(FeatureSimilarity),
     "FeatureSimilarity, l2": _factory(FeatureSimilarity, similarity="l2"),
     "GradCos": _factory(GradCos),

@@ -402,8 +402,8 @@ def test_wrong_calls_are_refused_in_words(call: Callable[..., Any], message: str
 MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "no module": (lambda: 3, "model of .* must be a torch.nn.Module"),
     "two outputs": (lambda: Outputs(lambda y: (y, y)), r"model of .* outputs of shape \(n_samples, n_classes\).*tuple"),
-    "a dictionary": (lambda: Outputs(lambda y: {"logits": y}), "model of .* outputs of shape .*dict"),
-    "one logit": (lambda: Outputs(lambda y: y[:, 0]), "model of .* outputs of shape"),
+    "a dictionary": (lambda: Outputs(lambda y: {"scores": y}), "model of .* outputs of shape .*dict"),
+    "one logit": (lambda: Outputs(lambda y: y[:, 0]), "train_dataset of .* labelled from 0 to 1"),
     "a map of logits": (lambda: Outputs(lambda y: y[:, :, None]), "model of .* outputs of shape"),
     "a sum": (lambda: Outputs(lambda y: y.sum()), "model of .* outputs of shape"),
     "a decision": (lambda: Outputs(lambda y: y.argmax(1, keepdim=True)), "model of .* floating outputs"),

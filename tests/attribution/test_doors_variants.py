@@ -392,7 +392,10 @@ def test_a_second_name_of_a_layer_is_a_name() -> None:
     torch.testing.assert_close(dualview(model=wrapped, layer="head").attribute(TEST), dualview().attribute(TEST))
 
 
-def test_one_output_is_refused_by_its_name() -> None:
+def test_one_output_decides_between_two_classes() -> None:
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
-    with pytest.raises(InvalidValueError, match="model of DualView must be a network with two outputs or more"):
-        dualview(TensorDataset(X, torch.zeros(N, dtype=torch.int64)), model).fit()
+    data = TensorDataset(X, torch.arange(N) % 2)
+    found = dualview(data, model)
+    assert torch.equal(found.attribute(TEST), found.attribute(TEST, (model(TEST)[:, 0] > 0).long()))
+    assert found.n_classes_ == 2

@@ -106,7 +106,7 @@ def test_layers_by_name_and_by_module_agree() -> None:
         (
             {"layers": ["nonsense"]},
             InvalidValueError,
-            "layers of GradientSimilarity must be among conv, norm, relu, tied, fc",
+            "layers of GradientSimilarity must be one of conv, norm, relu, tied, fc",
         ),
         ({"layers": ["relu"]}, InvalidValueError, "must be layers with parameters"),
         ({"layers": []}, InvalidValueError, "must be layers with parameters"),

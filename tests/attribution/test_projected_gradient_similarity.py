@@ -18,17 +18,21 @@ def projected(world: World, **options: Any) -> ProjectedGradientSimilarity:
     return ProjectedGradientSimilarity(world.model, "fc", world.train, show_progress=False, **options)
 
 
+@pytest.mark.parametrize("projection", ["gaussian", "factored"])
 @pytest.mark.parametrize("normalize_train", [True, False])
-def test_estimates_gradient_similarity_without_bias(normalize_train: bool) -> None:
+def test_estimates_gradient_similarity_without_bias(
+    normalize_train: bool, projection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualview_plugin.gradients.factored_projection._SMALL", 0)
     world = small_world(dtype=torch.float64)
     options: dict[str, Any] = {"normalize_train": normalize_train, "show_progress": False}
     exact = GradientSimilarity(world.model, "fc", world.train, **options).attribute(world.x_test, TARGET)
     n_seeds = 60
     estimates = torch.stack(
         [
-            projected(world, n_components=11, seed=seed, normalize_train=normalize_train).attribute(
-                world.x_test, TARGET
-            )
+            projected(
+                world, n_components=11, seed=seed, normalize_train=normalize_train, projection=projection
+            ).attribute(world.x_test, TARGET)
             for seed in range(n_seeds)
         ]
     )
@@ -51,10 +55,11 @@ def test_more_components_come_closer() -> None:
 @pytest.mark.parametrize(
     "options", [{"batch_size": 1}, {"batch_size": 3}, {"memory_budget": 1}, {"memory_budget": 50_000}]
 )
-def test_same_seed_same_result(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("projection", ["gaussian", "factored"])
+def test_same_seed_same_result(options: dict[str, Any], projection: str) -> None:
     world = small_world(dtype=torch.float64)
-    expected = projected(world, n_components=13, seed=5)
-    found = projected(world, n_components=13, seed=5, **options)
+    expected = projected(world, n_components=13, seed=5, projection=projection)
+    found = projected(world, n_components=13, seed=5, projection=projection, **options)
     torch.testing.assert_close(found.attribute(world.x_test, TARGET), expected.attribute(world.x_test, TARGET))
     torch.testing.assert_close(found.self_influence(), expected.self_influence())
     other = projected(world, n_components=13, seed=6)
@@ -71,6 +76,11 @@ def test_keeps_n_components_numbers_a_training_point() -> None:
 def test_bad_parameters_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidValueError, match="of ProjectedGradientSimilarity must be an integer of at least"):
         projected(small_world(), **options)
+
+
+def test_an_unknown_projection_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match="projection of ProjectedGradientSimilarity must be one of"):
+        projected(small_world(), projection="sparse")
 
 
 def test_the_projection_does_not_depend_on_torchs_default_dtype() -> None:

@@ -90,3 +90,11 @@ def test_a_layer_that_is_not_the_last_is_refused(layer: str) -> None:
     world = small_world()
     with pytest.raises(DualViewError, match=r"final_fc_layer of RepresenterPoints must be .* the last one .* is 'fc'"):
         RepresenterPoints(world.model, layer, world.train, show_progress=False).fit()
+
+
+def test_a_network_without_a_preference_is_refused() -> None:
+    world = small_world()
+    for parameter in world.model.get_submodule("fc").parameters():
+        torch.nn.init.zeros_(parameter)
+    with pytest.raises(DualViewError, match="model of RepresenterPoints must be a network that prefers some class"):
+        RepresenterPoints(world.model, "fc", world.train).fit()

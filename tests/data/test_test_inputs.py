@@ -56,9 +56,9 @@ def test_batches_that_are_padded_each_to_its_length_stay_apart() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: "text", "a tensor, an array or a DataLoader, got str"),
-        (lambda: [1.0], "a tensor, an array or a DataLoader, got list"),
-        (lambda: None, "a tensor, an array or a DataLoader, got NoneType"),
+        (lambda: "text", "a tensor, an array or a DataLoader, or tuples and dictionaries of tensors, got str"),
+        (lambda: [1.0], "a tensor, an array or a DataLoader, or tuples and dictionaries of tensors, got float"),
+        (lambda: None, "a tensor, an array or a DataLoader, or tuples and dictionaries of tensors, got NoneType"),
         (lambda: np.array(["a", "b"]), "an array of numbers"),
         (lambda: np.array([None, 1], dtype=object), "an array of numbers"),
         (lambda: X[:0], "not empty"),
@@ -74,7 +74,7 @@ def test_batches_that_are_padded_each_to_its_length_stay_apart() -> None:
 )
 def test_what_is_no_batch_of_inputs_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(DualViewError, match=f"inputs of Owner must be .*{message}"):
-        TestInputs(make(), "Owner", ndim=2)
+        TestInputs(make(), "Owner", like=torch.zeros(1, 1))
 
 
 def test_a_loader_that_loses_samples_is_refused_while_it_is_read() -> None:

@@ -112,10 +112,11 @@ def test_other_loaders_are_refused_before_a_sample_is_read(make: Callable[[], An
         (lambda samples: default_collate([*samples, samples[0]]), "keeps every sample.*5 rows for 4"),
         (lambda samples: [default_collate(samples)[0], torch.tensor([0])], "keeps every sample.*1 rows for 4"),
         (lambda samples: [torch.tensor(1.0), default_collate(samples)[1]], "keeps every sample.*0 rows for 4"),
-        (lambda samples: default_collate(samples)[0], r"\(input, label\) pairs, got Tensor"),
-        (lambda samples: {"x": default_collate(samples)[0]}, r"\(input, label\) pairs, got dict"),
-        (lambda samples: [*default_collate(samples), 1], r"\(input, label\) pairs, got a list of Tensor, Tensor, int"),
-        (lambda samples: [default_collate(samples)[0], [s[1] for s in samples]], r"\(input, label\) pairs"),
+        (lambda samples: default_collate(samples)[0], r"\(input, label\) pairs, .*, got Tensor"),
+        (lambda samples: [default_collate(samples)[0]], r"\(input, label\) pairs, .*, got a list of Tensor"),
+        (lambda samples: {"x": default_collate(samples)[0]}, "hold 'labels' or 'label'; else .*, got the names x"),
+        (lambda samples: [*default_collate(samples), 1], "collated to a tensor, got labels of type int"),
+        (lambda samples: [default_collate(samples)[0], [s[1] for s in samples]], "collated to a tensor, got .* list"),
         (lambda samples: [default_collate(samples)[0], torch.rand(len(samples))], "one integer label"),
         (lambda samples: [default_collate(samples)[0], torch.ones(len(samples), 1, dtype=int)], "one integer label"),
     ],
@@ -147,6 +148,18 @@ def test_integer_labels_of_any_type_become_int64(dtype: torch.dtype) -> None:
     found = torch.cat([part for _, part in data.batches()])
     assert found.dtype == torch.int64
     assert torch.equal(found, Y % 2)
+
+
+def test_samples_that_torch_does_not_collate_are_refused_with_what_to_write() -> None:
+    class Unlabelled(Dataset[Any]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> tuple[Tensor, None]:
+            return torch.ones(2), None
+
+    with pytest.raises(InvalidTypeError, match="pass a DataLoader with a collate_fn, got a tuple of Tensor, NoneType"):
+        TrainingData(Unlabelled(), 2, "Owner").at([0, 1])
 
 
 def test_the_loaders_generator_is_kept() -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
+from dualview_plugin.gradients.sample_gradients import exact_norms, rows_are_finite
 from tests.conftest import TOLERANCES
 from tests.gradients.networks import N_SAMPLES, NAMES, Tied, gradient_by_gradient, make
 
@@ -97,7 +98,7 @@ def test_derivatives_along_directions(name: str) -> None:
     expected = gradient_by_gradient(model, inputs, target)
     directions = torch.randn(3, expected.shape[1], dtype=torch.float64)
     found = torch.stack(
-        [per_sample.directional_derivatives(x, c, directions) for x, c in zip(inputs, target, strict=True)]
+        [per_sample.directional_derivatives(x[None], c, directions) for x, c in zip(inputs, target, strict=True)]
     )
     torch.testing.assert_close(found.detach(), expected @ directions.mT, **EXACT)
 
@@ -106,7 +107,7 @@ def test_derivatives_along_directions_are_differentiable() -> None:
     model, inputs, target = make("tied large")
     per_sample = PerSampleGradients(model)
     directions = torch.randn(2, per_sample.n_parameters, dtype=torch.float64)
-    sample = inputs[0].requires_grad_()
+    sample = inputs[:1].requires_grad_()
     assert torch.autograd.gradcheck(lambda x: per_sample.directional_derivatives(x, target[0], directions), sample)
 
 
@@ -170,3 +171,19 @@ def test_a_batch_on_another_branch() -> None:
         expected = gradient_by_gradient(model, inputs, target)
         found = per_sample(inputs, target)
         torch.testing.assert_close(found.inner(found), expected @ expected.mT, **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 5, 256, 700])
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25, 0.0])
+def test_norms_are_exact_where_squares_vanish_or_overflow(dtype: torch.dtype, size: int, scale: float) -> None:
+    rows = (torch.randn(3, size, dtype=torch.float64) * scale).to(dtype)
+    rows[1] = 1.0
+    expected = torch.tensor([sum(value**2 for value in row) ** 0.5 for row in rows.double().tolist()])
+    torch.testing.assert_close(exact_norms(rows).float(), expected.float(), rtol=1e-6, atol=0)
+
+
+def test_rows_with_nan_or_infinity_are_found_and_large_sums_are_none() -> None:
+    rows = torch.full((4, 9), 1e38)
+    rows[1, 3], rows[2, 8] = torch.nan, torch.inf
+    assert rows_are_finite(rows).tolist() == [True, False, False, True]

@@ -6,10 +6,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from zennit.composites import NameMapComposite
 from zennit.rules import ZPlus
 
+from dualview_plugin.errors import ConservationWarning
 from dualview_plugin.lrp import named_composite
 from dualview_plugin.lrp.canonizers import MergeBatchNorms, merged
 from tests.lrp.wired_nets import CLOSE, N_CHANNELS, Wired, X, conv, maps, norm, plain_rules
@@ -141,3 +143,70 @@ def test_a_linear_layer_over_positions_is_not_merged_with_a_norm_over_them() -> 
     net = nn.Sequential(nn.Linear(7, 3), batch_norm, nn.Flatten(), nn.Linear(9, 2)).double()
     x = torch.rand(5, 3, 7, dtype=torch.float64)
     torch.testing.assert_close(maps(net, layer="3", x=x), maps(net, plain_rules(), layer="3", x=x), **CLOSE)
+
+
+COPIES = {
+    "clone": torch.clone,
+    "channels last": lambda z: z.contiguous(memory_format=torch.channels_last),
+    "no padding": lambda z: F.pad(z, (0, 0, 0, 0)),
+    "there and back": lambda z: z.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+    "two copies": lambda z: z.clone()[:, :, :].unsqueeze(1).squeeze(1),
+}
+
+
+def norm_with_both_signs() -> nn.BatchNorm2d:
+    """Rules for positive contributions see another layer where a channel's factor is negative."""
+    layer = norm()
+    nn.init.uniform_(layer.weight, -1.5, 1.5)
+    return layer
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_batch_norm_behind_a_copy_is_merged(copied) -> None:
+    layers = {"conv1": conv(), "norm1": norm_with_both_signs()}
+    net = Wired(lambda net, x: torch.relu(net["norm1"](copied(net["conv1"](x)))), layers)
+    twin = Wired(lambda net, x: torch.relu(net["norm1"](net["conv1"](x))), layers)
+    torch.testing.assert_close(maps(net), maps(twin), **CLOSE)
+    assert not torch.allclose(maps(net), maps(twin, plain_rules()))
+
+
+def test_a_copy_that_something_else_takes_too_is_not_merged() -> None:
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        copied = net["conv1"](x).clone()
+        return torch.cat([net["norm1"](copied), copied], dim=2).relu()
+
+    net = Wired(wiring, {"conv1": conv(), "norm1": norm()})
+    torch.testing.assert_close(maps(net), maps(net, plain_rules()), **CLOSE)
+
+
+@pytest.mark.parametrize("as_rows", [False, True], ids=["transposed", "as rows"])
+def test_a_batch_norm_over_the_channels_of_a_linear_layer_over_positions_is_merged(as_rows: bool) -> None:
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        hidden = net["linear"](x[:, 0])  # (n, positions, channels)
+        if "norm1" not in net:
+            return torch.relu(hidden).mT[..., None]
+        if as_rows:
+            return torch.relu(net["norm1"](hidden.reshape(-1, N_CHANNELS))).reshape(hidden.shape).mT[..., None]
+        return torch.relu(net["norm1"](hidden.mT))[..., None]
+
+    torch.manual_seed(0)
+    linear, batch_norm = nn.Linear(7, N_CHANNELS), nn.BatchNorm1d(N_CHANNELS)
+    batch_norm.running_mean.normal_()
+    batch_norm.running_var.uniform_(0.3, 3.0)
+    nn.init.uniform_(batch_norm.weight, -1.5, 1.5)
+    nn.init.normal_(batch_norm.bias)
+    net = Wired(wiring, {"linear": linear, "norm1": batch_norm})
+    weight, bias = merged(linear, batch_norm)
+    twin = Wired(wiring, {"linear": nn.Linear(7, N_CHANNELS)})
+    twin["linear"].weight.data, twin["linear"].bias.data = weight, bias
+    found, expected = (maps(each, named_composite("epsilon_plus", each)) for each in (net, twin))
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_a_batch_norm_that_takes_part_of_a_layers_output_is_named() -> None:
+    def wiring(net: Wired, x: Tensor) -> Tensor:
+        return torch.relu(net["norm1"](net["conv1"](x)[:, :, :-1]))
+
+    net = Wired(wiring, {"conv1": conv(), "norm1": norm_with_both_signs()})
+    with pytest.warns(ConservationWarning, match=r"in part or in another order, in 'conv1': they are not merged"):
+        maps(net)

@@ -64,6 +64,39 @@ def test_another_network_gets_a_fit_of_its_own():
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6, atol=1e-9)
 
 
+class _SmallNet(torch.nn.Module):
+    """A convolution, with a batch norm behind it or without, and a final layer."""
+
+    def __init__(self, norm: torch.nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = torch.nn.Conv2d(SHAPE[0], 6, 3), norm, torch.nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+
+def nets_without_and_with_a_batch_norm() -> list[_SmallNet]:
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(6)
+    norm.running_mean.normal_()
+    torch.nn.init.uniform_(norm.weight, -2.0, 2.0)
+    torch.nn.init.normal_(norm.bias)
+    return [_SmallNet(layer).double().eval() for layer in (torch.nn.Identity(), norm)]
+
+
+def test_a_composite_by_name_is_made_for_the_network_of_each_call():
+    plain, normed = nets_without_and_with_a_batch_norm()
+    expected = SurrogateRelevance(kernel(normed), "epsilon_plus").attribute(X_TEST, TARGET)
+    explain = SurrogateRelevance(kernel(plain), "epsilon_plus")
+    np.testing.assert_allclose(explain(normed, X_TEST, TARGET), expected.numpy(), rtol=1e-6, atol=1e-9)
+    pairs = PairwiseRelevance(kernel(plain), "epsilon_plus")
+    for owner in (explain, pairs):
+        owner.method.model = normed
+    torch.testing.assert_close(explain.attribute(X_TEST, TARGET), expected, rtol=1e-6, atol=1e-9)
+    found = pairs.attribute(X_TEST, TARGET, train_indices=torch.arange(N_TRAIN)).test_relevance.sum(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
 def test_quantus_scores_it():
     model = cnn().float()
     train = TensorDataset(images(N_TRAIN).float(), torch.arange(N_TRAIN) % 5)

@@ -13,8 +13,10 @@ from zennit.core import Composite
 
 from dualview_plugin.attribution import RepresenterPoints
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
+from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.lrp import PairwiseRelevance
-from tests.lrp.wired_nets import N_CHANNELS, Wired, X, conv, maps, norm, plain_rules
+from dualview_plugin.lrp.propagation import propagate
+from tests.lrp.wired_nets import CLOSE, N_CHANNELS, Wired, X, conv, maps, norm, plain_rules
 
 Wiring = Callable[[Wired, Tensor], Tensor]
 NAMED: dict[str, tuple[Wiring, str]] = {
@@ -36,7 +38,7 @@ NAMED: dict[str, tuple[Wiring, str]] = {
     "sum of positions": (lambda net, x: net["conv1"](x).sum(dim=2, keepdim=True), "computes Sum"),
     "normalised inputs": (lambda net, x: net["conv1"]((x - 0.5) / 0.2), r"multiplies by constants in 1 place.*\(Div\)"),
     "functional convolution": (lambda net, x: F.conv2d(x, net["conv1"].weight), "computes Convolution"),
-    "reflection": (lambda net, x: 1 - net["conv1"](x), "computes Rsub"),
+    "scaled reflection": (lambda net, x: torch.rsub(net["conv1"](x), 1, alpha=2), "computes Rsub"),
 }
 HANDED_ON: dict[str, Wiring] = {
     "relu": lambda net, x: torch.relu(net["conv1"](x)),
@@ -45,6 +47,9 @@ HANDED_ON: dict[str, Wiring] = {
     "concatenation": lambda net, x: torch.cat([net["conv1"](x), net["conv2"](x)], dim=2),
     "views": lambda net, x: net["conv1"](x).flatten(2).transpose(1, 2).mT[:, :, None, ::2],
     "shift": lambda net, x: net["conv1"](x - 0.5) + 1,
+    "negation": lambda net, x: -net["conv1"](x),
+    "reflection": lambda net, x: 1 - net["conv1"](x),
+    "reflection at a tensor": lambda net, x: torch.ones_like(x) - net["conv1"](x),
     "dropout": lambda net, x: nn.Dropout(0.5).eval()(net["conv1"](x)),
 }
 
@@ -64,6 +69,28 @@ def test_places_without_a_rule_are_named(wiring: Wiring, message: str) -> None:
 @pytest.mark.parametrize("wiring", HANDED_ON.values(), ids=HANDED_ON)
 def test_places_that_hand_relevance_on_are_not_named(wiring: Wiring) -> None:
     maps(wired(wiring), plain_rules())
+
+
+@pytest.mark.parametrize("name", ["negation", "reflection", "reflection at a tensor"])
+def test_a_changed_sign_hands_relevance_on(name: str) -> None:
+    """The rule of a layer with weight -1: R = (-x / -x) R; autograd alone gives -R."""
+    net = wired(HANDED_ON[name])
+    twin = Wired(lambda net, x: net["conv1"](x), dict(net.items()))
+    start = torch.rand(len(X), N_CHANNELS, dtype=X.dtype)
+    found, expected = (
+        propagate(FeatureExtractor(each, "fc"), X, lambda _: start, plain_rules()) for each in (net, twin)
+    )
+    torch.testing.assert_close(found, expected, **CLOSE)
+    without_rules = propagate(FeatureExtractor(net, "fc"), X, lambda _: start, Composite())
+    gradient = propagate(FeatureExtractor(twin, "fc"), X, lambda _: start, Composite())
+    torch.testing.assert_close(without_rules, -gradient, **CLOSE)
+
+
+def test_warnings_name_the_line_of_the_caller() -> None:
+    net = wired(NAMED["gelu"][0])
+    with pytest.warns(ConservationWarning) as caught:
+        pairs(net).attribute(X[:2], k=1)
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_without_any_rule_it_is_the_gradient_and_nothing_to_warn_of() -> None:

@@ -99,6 +99,7 @@ def test_answers_agree_up_to_rounding_and_nan_never_does() -> None:
         (lambda: 3, "a torch.nn.Module, got int"),
         (lambda: nn.Linear, "a torch.nn.Module, got type"),
         (lambda: torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3)), "the module itself, before torch.jit"),
+        (lambda: exported(nn.Linear(3, 2)), "the module itself, before torch.export"),
         (lambda: nn.Sequential(nn.LazyLinear(2)), "initialised: run one batch through its lazy modules"),
         (lambda: made_in_inference_mode(), "made outside torch.inference_mode"),
     ],
@@ -107,6 +108,10 @@ def test_answers_agree_up_to_rounding_and_nan_never_does() -> None:
 def test_networks_that_no_method_can_explain_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(DualViewError, match=f"model of Owner must be {message}"):
         checked_model(make(), "Owner")
+
+
+def exported(module: nn.Linear) -> nn.Module:
+    return torch.export.export(module, (torch.zeros(1, module.in_features),)).module()
 
 
 def made_in_inference_mode() -> nn.Module:

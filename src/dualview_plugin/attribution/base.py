@@ -6,6 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypedDict, TypeVar, overload
 
@@ -21,17 +22,23 @@ from dualview_plugin.attribution.arguments import Remembering
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.attribution.targets import Target, checked_target
 from dualview_plugin.attribution.top_points import strongest, warn_of_lost_values, warn_of_underflow, warn_of_zeros
+from dualview_plugin.batches import Batch, leaves, mapped, n_rows, split
 from dualview_plugin.cache import TensorCache, data_fingerprint
-from dualview_plugin.data import Inputs, TestInputs, TrainData, TrainingData
+from dualview_plugin.data import Inputs, LabelFunction, TestInputs, TrainData, TrainingData, with_arguments
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
 from dualview_plugin.features import FeatureExtractor, Probe, TrainingFeatures, check_finite, check_labels, take_probe
 from dualview_plugin.network import (
+    Forward,
     Placement,
+    checked_function,
     checked_model,
+    cut_at,
     fingerprint,
     guest,
     kept_weights,
+    layer_name,
     model_fingerprint,
+    only_point,
     rules_set_aside,
     weights_checksum,
     writes_to_parameters,
@@ -48,6 +55,9 @@ class CommonOptions(TypedDict, total=False):
     device: torch.device | str | None
     cache_dir: str | Path | None
     show_progress: bool
+    forward: Forward | None
+    label_fn: LabelFunction | None
+    output: int | None
 
 
 class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[misc]
@@ -60,9 +70,14 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     The network's mode, hooks, weights and gradients and the global random states are as before after every call.
 
     Args:
-        model: the network f, with outputs (n_samples, n_classes); it is always evaluated in eval mode.
-        final_fc_layer: the module whose flattened input is φ(x), or its dotted name.
-        train_dataset: a map-style dataset of ``(input, label)`` pairs, or a DataLoader over one that does not shuffle.
+        model: the network f, with outputs (n_samples, n_classes); it is always evaluated in eval mode. A single output
+            z decides between two classes, with logits (−z/2, z/2). Compiled, DataParallel and DistributedDataParallel
+            networks stand for the network inside.
+        final_fc_layer: the module whose flattened input is φ(x), or its dotted name. Where it is applied at each
+            position of a sequence or an image, φ(x) is its input at the position that the network takes, or the mean.
+        train_dataset: a map-style dataset, or a DataLoader over one that does not shuffle. Samples are
+            ``(input, label)``, ``(*inputs, label)``, or dictionaries with a ``"labels"`` or ``"label"``; inputs are
+            tensors, or tuples and dictionaries of them. A collate function may pad each batch to its longest sample.
             Labels index the network's outputs.
         batch_size: samples per forward pass.
         device: where features and products are computed: the device that the model is on, which is also what None
@@ -70,6 +85,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         cache_dir: a folder for what the fit computes; entries are keyed by the network's weights, the dataset's content
             and the parameters, so another network never gets them. None keeps nothing on disk.
         show_progress: progress bars during long work.
+        forward: a function of the network and a batch that returns the outputs; None: ``model(x)``, ``model(*xs)`` for
+            a tuple, ``model(**batch)`` for a dictionary, and of what is returned the ``logits`` if it has them.
+        label_fn: a function of a collated batch that returns its labels; the whole batch then goes to the network.
+        output: for a network with a sigmoid at each output: the output z_c that is explained, by itself, as a decision
+            between the classes 0 and 1. Labels are then zeros and ones, (n,) or one for each output.
 
     Raises:
         InvalidTypeError, InvalidValueError: a parameter breaks its constraint; raised before any heavy work.
@@ -90,17 +110,22 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         device: torch.device | str | None = None,
         cache_dir: str | Path | None = None,
         show_progress: bool = True,
+        forward: Forward | None = None,
+        label_fn: LabelFunction | None = None,
+        output: int | None = None,
     ) -> None:
         super().__init__(model)
         owner = self.get_name()
-        self.extractor = FeatureExtractor(model, final_fc_layer, owner)
+        self.forward, self.label_fn = forward, checked_function(label_fn, "label_fn", owner)
+        self.output = None if output is None else check_integer(output, "output", owner, minimum=0)
+        self.extractor = FeatureExtractor(model, final_fc_layer, owner, forward, self.output)
         self.model = self.forward_func = self.extractor.model
         self.final_fc_layer, self.train_dataset = final_fc_layer, train_dataset
         self.batch_size = check_integer(batch_size, "batch_size", owner)
         self.show_progress = bool(show_progress)
         self.cache_dir = cache_dir
         self._cache = TensorCache(cache_dir, owner)
-        self._data = TrainingData(train_dataset, self.batch_size, owner)
+        self._data = TrainingData(train_dataset, self.batch_size, owner, label_fn, self.output)
         self.device = _checked_device(self.model, device, owner)
         self._probe: Probe | None = None
         self._fitted = self._visiting = False
@@ -113,11 +138,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The heavy work; sets ``train_labels_`` and ``n_classes_``, most easily by :meth:`_training_features`."""
 
     @abstractmethod
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         """Attributions (n_block, n_train) of test inputs on the device to the classes ``target``, (n_block,)."""
 
     @abstractmethod
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         """Attributions (n_block, k) of the training points ``train_indices``, same shape; differentiable in inputs."""
 
     @abstractmethod
@@ -165,12 +190,16 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self.__dict__.update({**vars(trial), "_fitted": True, "_visiting": self._visiting})
         return self
 
-    def attribute(self, inputs: Inputs, target: Target = None) -> Tensor:
+    def attribute(self, inputs: Inputs, target: Target = None, additional_forward_args: Any = None) -> Tensor:
         """Attributions of every training point, (n_test, n_train); positive means proponent.
 
         Args:
-            inputs: test inputs, (n_test, …): a tensor, an array, or a DataLoader that does not shuffle.
+            inputs: test inputs, (n_test, …), of the training inputs' structure: a tensor, an array, tuples or
+                dictionaries of them, a structured array, a list of samples that are dictionaries, or a DataLoader that
+                does not shuffle.
             target: the explained class: one for all test points or one for each; None: the network's decision.
+            additional_forward_args: Captum's spelling of more inputs, a tensor or a tuple of them: the network is
+                called with the inputs and then these.
 
         Returns:
             (n_test, n_train), finite, in the network's precision, float32 at least; column j is ``train_dataset[j]``.
@@ -182,6 +211,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
         Cost: memory (n_test × n_train); :meth:`attribute_blocks` and :meth:`influence` need less.
         """
+        inputs = with_arguments(inputs, additional_forward_args)
         with self.visit():
             return self._attribute_all(self._fitted_for(inputs, target), target)
 
@@ -216,7 +246,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         found = strongest(blocks, k, proponents, update)
         return KMostInfluentialResults(found.indices, found.influence_scores.to(self._dtype))
 
-    def _attributed(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    def _attributed(self, blocks: Iterator[tuple[Batch, Tensor]]) -> Iterator[Tensor]:
         """The attributions of each block, if they are finite."""
         start = 0
         for inputs, target in blocks:
@@ -237,11 +267,18 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         target: Target = None,
         proponents: bool = True,
         show_progress: bool = False,
+        additional_forward_args: Any = None,
     ) -> Tensor: ...
 
     @overload
     def influence(
-        self, inputs: Inputs, k: int, target: Target = None, proponents: bool = True, show_progress: bool = False
+        self,
+        inputs: Inputs,
+        k: int,
+        target: Target = None,
+        proponents: bool = True,
+        show_progress: bool = False,
+        additional_forward_args: Any = None,
     ) -> KMostInfluentialResults: ...
 
     def influence(
@@ -251,6 +288,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         target: Target = None,
         proponents: bool = True,
         show_progress: bool = False,
+        additional_forward_args: Any = None,
     ) -> Tensor | KMostInfluentialResults:
         """Captum's call: all attributions, or the ``k`` strongest training points of each test point.
 
@@ -260,6 +298,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             target: as in :meth:`attribute`.
             proponents: the highest attributions, in descending order; False: the lowest, ascending.
             show_progress: a progress bar over the blocks of test points.
+            additional_forward_args: as in :meth:`attribute`.
 
         Returns:
             (n_test, n_train) if ``k`` is None; else ``KMostInfluentialResults(indices, influence_scores)``, both
@@ -270,6 +309,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
         Cost: with ``k``, memory (n_test × k + block × n_train).
         """
+        inputs = with_arguments(inputs, additional_forward_args)
         if k is None:
             return self.attribute(inputs, target)
         found = self.strongest(inputs, k, target, proponents, show_progress=show_progress)
@@ -299,39 +339,84 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             raise InvalidValueError("train_dataset", self.get_name(), constraint, "NaN or inf")
         return values
 
-    def input_attribution(self, inputs: Inputs, target: Target = None, k: int = 1) -> Tensor:
+    def input_attribution(
+        self, inputs: Inputs, target: Target = None, k: int = 1, *, at: nn.Module | str | None = None
+    ) -> Any:
         """Where in the test input the evidence is: gradient × input of Σ_i τ_i(x, c) over the ``k`` top proponents.
 
         Args:
-            inputs: as in :meth:`attribute`, of a floating type.
+            inputs: as in :meth:`attribute`, of a floating type, unless ``at`` is a layer.
             target: as in :meth:`attribute`.
             k: number of proponents.
+            at: a layer, or its dotted name, at whose output the map is taken in place of the input: gradient ×
+                activation, summed over the last axis. For tokens: the embedding, whose width that is.
 
         Returns:
-            The shape of the inputs, signed.
+            The shape of the inputs, signed; of tuples and dictionaries likewise, with None for tensors of integers.
+            With ``at`` the shape of the layer's output, less its last axis; batches that a loader has padded to other
+            lengths get zeros up to the longest.
+
+        Raises:
+            InvalidTypeError: no input is of a floating type, or the output of ``at`` is no floating tensor.
+            InvalidValueError: ``at`` is no layer of the network, or runs more than once in a forward pass.
 
         Cost: one attribution of the inputs and one backward pass.
         """
+        name = None if at is None else layer_name(self.model, at, "at", self.get_name())
         with self.visit():
             test = self.test_inputs(inputs)
             indices = self.strongest(test, k, target).indices
             maps, start = [], 0
-            for batch, classes in self.blocks(test, target):
-                if not batch.is_floating_point():
-                    constraint = "floating, to be differentiated; tokens have no map at the input"
-                    raise InvalidTypeError("inputs", self.get_name(), constraint, str(batch.dtype))
-                rows = indices[start : start + len(batch)]
-                start += len(batch)
-                with torch.enable_grad(), rules_set_aside(self.model):
-                    point = batch.detach().clone().requires_grad_()
-                    (gradient,) = torch.autograd.grad(self._pair_attribution(point, classes, rows).sum(), point)
-                maps.append(gradient * batch)
-            if len({part.shape[1:] for part in maps}) > 1:
-                constraint = "of one shape for a map; pad them to one length"
-                raise InvalidValueError("inputs", self.get_name(), constraint, "batches of several shapes")
-            return torch.cat(maps).detach()
+            for batch, classes in self.blocks(test, target, self._map_size):
+                rows = indices[start : start + len(classes)]
+                start += len(classes)
+                maps.append(self._block_maps(batch, classes, rows, name))
+        return _joined_maps(maps, self.get_name())
 
-    def __call__(self, model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
+    @property
+    def _map_size(self) -> int:
+        """Test points whose maps are computed together."""
+        return self.batch_size
+
+    def _block_maps(self, inputs: Batch, target: Tensor, train_indices: Tensor, at: str | None) -> Any:
+        """The maps of a block of test points, at the inputs or at the output of a layer."""
+        owner = self.get_name()
+        if at is None and not any(leaf.is_floating_point() for leaf in leaves(inputs)):
+            constraint = "floating, to be differentiated; of tokens pass at=, the embedding, for a map of its output"
+            raise InvalidTypeError("inputs", owner, constraint, str(leaves(inputs)[0].dtype))
+        with torch.enable_grad(), rules_set_aside(self.model):
+            point = mapped(lambda leaf: leaf.detach().clone().requires_grad_(leaf.is_floating_point()), inputs)
+            if at is None:
+                evidence = self._evidence(point, target, train_indices)
+                floating = [leaf for leaf in leaves(point) if leaf.is_floating_point()]
+            else:
+                with cut_at(self.model, at, owner) as points:
+                    evidence = self._evidence(inputs, target, train_indices)
+                floating = [only_point(points, at, owner)]
+            gradients = self._map_gradients(evidence, floating)
+        if at is not None:
+            return (gradients[0] * floating[0].detach()).sum(-1)[: len(target)]
+        remaining = iter(gradients)
+        return mapped(lambda leaf: next(remaining) * leaf.detach() if leaf.is_floating_point() else None, point)
+
+    def _map_gradients(self, evidence: Tensor, points: list[Tensor]) -> list[Tensor]:
+        """The gradients at these points, of which the evidence may depend on some."""
+        gradients: tuple[Tensor | None, ...] = ()
+        if evidence.requires_grad:
+            gradients = torch.autograd.grad(evidence, points, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            constraint = "differentiable in its inputs for an input map"
+            raise InvalidValueError("model", self.get_name(), constraint, "outputs without a gradient there")
+        pairs = zip(points, gradients, strict=True)
+        return [torch.zeros_like(point) if gradient is None else gradient for point, gradient in pairs]
+
+    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
+        """The summed attributions of these training points, (n_block, k), with their graph."""
+        return self._pair_attribution(inputs, target, train_indices).sum()
+
+    def __call__(
+        self, model: nn.Module, inputs: Any, targets: Any, *, at: nn.Module | str | None = None, **_: Any
+    ) -> np.ndarray[Any, Any]:
         """Quantus' protocol for an explanation function: :meth:`input_attribution` as an array shaped like the inputs.
 
         Args:
@@ -339,6 +424,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
                 metrics), the method is fitted to that network, and kept until the next one comes.
             inputs: (n_test, …), an array or a tensor.
             targets: explained classes, (n_test,).
+            at: a layer for :meth:`input_attribution`, such as the embedding of tokens; among ``explain_func_kwargs``.
 
         Returns:
             The shape of the inputs. NaN, at no cost, where ``quantus.evaluate`` asks for metrics of this package alone:
@@ -346,16 +432,21 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """
         if no_metric_reads_maps():
             return unread_map(inputs)
-        return map_as_array(self.for_model(network_of(model)).input_attribution, inputs, targets, self.get_name())
+        method = self.for_model(network_of(model))
+        if at is not None:
+            at = layer_name(self.model, at, "at", self.get_name())
+        maps = partial(method.input_attribution, at=at)
+        return map_as_array(maps, inputs, targets, self.get_name(), any_type=at is not None)
 
     # ------------------------------------------------------------------ what others may use
 
     def test_inputs(self, inputs: Inputs) -> TestInputs:
         """The test inputs, converted and checked against the training inputs; what comes out may go in again."""
         with self.visit():
-            return TestInputs(inputs, self.get_name(), self._probe_now().inputs.ndim)
+            like, collate = self._probe_now().inputs, self._data.loader.collate_fn
+            return TestInputs(inputs, self.get_name(), like, collate, any_structure=self.forward is not None)
 
-    def blocks(self, inputs: Inputs, target: Target = None, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def blocks(self, inputs: Inputs, target: Target = None, size: int | None = None) -> Iterator[tuple[Any, Tensor]]:
         """Consecutive blocks of test inputs, placed where the network is, with the classes to explain, (n_block,).
 
         Args:
@@ -368,13 +459,13 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             classes = checked_target(target, len(test), self._probe_now().n_classes, self.get_name())
         return self._steps(self._placed(test, classes, size or self.batch_size))
 
-    def extract(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(self, inputs: Batch) -> tuple[Tensor, Tensor]:
         """Penultimate features (n, n_features) and logits (n, n_classes) of one placed block, differentiable."""
         features, logits = self.extractor(inputs)
         check_finite(features, logits, "inputs", self.get_name())
         return features, logits
 
-    def training_inputs(self, indices: Tensor) -> Tensor:
+    def training_inputs(self, indices: Tensor) -> Any:
         """The training inputs at these positions, (len(indices), …), placed where the network is."""
         with guest(self.model):
             return Placement.of(self.model)(self._data.at(indices.flatten().tolist())[0])
@@ -503,7 +594,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self.train_labels_, self.n_classes_ = torch.cat(parts).to(self.device), n_classes
         return self.train_labels_
 
-    def _training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _training_batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """The batches of the training set in order, placed where the network is."""
         place, probe, start = Placement.of(self.model), self._probe_now(), 0
         for inputs, labels in self._data.batches():
@@ -524,21 +615,22 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         tensors = self._cache.load_or_compute(kind, key, compute, {"logits": probe.logits, "features": probe.features})
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
-    def _placed(self, test: TestInputs, classes: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _placed(self, test: TestInputs, classes: Tensor | None, size: int) -> Iterator[tuple[Batch, Tensor]]:
         """Consecutive blocks of test inputs on the device with the classes to explain."""
         place, start = Placement.of(self.model), 0
         for batch in test.batches(size):
             block = place(batch)
+            stop = start + n_rows(block)
             if classes is None:
                 yield block, self._decisions(block, start)
             else:
-                yield block, classes[start : start + len(block)].to(self.device)
-            start += len(block)
+                yield block, classes[start:stop].to(self.device)
+            start = stop
 
     @torch.no_grad()
-    def _decisions(self, inputs: Tensor, start: int) -> Tensor:
+    def _decisions(self, inputs: Batch, start: int) -> Tensor:
         """The network's decisions, (n_block,), in passes of at most ``batch_size``."""
-        parts = [self.extractor(part) for part in torch.split(inputs, self.batch_size)]
+        parts = [self.extractor(part) for part in split(inputs, self.batch_size)]
         features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         check_finite(features, logits, "inputs", self.get_name(), start)
         return logits.argmax(dim=1)
@@ -554,3 +646,21 @@ def _checked_device(model: nn.Module, device: torch.device | str | None, owner: 
     if parameter is not None and (wanted.type != home.type or wanted.index not in (None, home.index)):
         raise InvalidValueError("device", owner, f"the model's own device ({home}); move the model first", str(wanted))
     return home
+
+
+def _joined_maps(maps: list[Any], owner: str) -> Any:
+    """The maps of consecutive blocks as one; those of sequences of several lengths with zeros behind them."""
+    first = maps[0]
+    if isinstance(first, dict):
+        return {name: _joined_maps([part[name] for part in maps], owner) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_joined_maps(list(parts), owner) for parts in zip(*maps, strict=True))
+    if first is None:
+        return None
+    if len({part.shape[1:] for part in maps}) > 1:
+        if any(part.ndim != 2 for part in maps):
+            constraint = "of one shape for a map; pad them to one length"
+            raise InvalidValueError("inputs", owner, constraint, "batches of several shapes")
+        longest = max(part.shape[1] for part in maps)
+        maps = [torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in maps]
+    return torch.cat(maps).detach()

@@ -12,7 +12,7 @@ from dualview_plugin.attribution.coefficients import SparseCoefficients
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.attribution.margin_choice import chosen_solution
 from dualview_plugin.attribution.targets import Target
-from dualview_plugin.data import Inputs, TrainData
+from dualview_plugin.data import Inputs, TrainData, with_arguments
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer
@@ -123,17 +123,21 @@ class DualView(FeatureKernelAttribution):
             return chosen_solution(rows, classes, decided, self.max_support, self.get_name(), **options)
         return solve_crammer_singer(rows, classes, self.C, **options)
 
-    def attribute(self, inputs: Inputs, target: Target = None, *, sparse: bool = False) -> Tensor:
+    def attribute(
+        self, inputs: Inputs, target: Target = None, additional_forward_args: Any = None, *, sparse: bool = False
+    ) -> Tensor:
         """Attributions of every training point, (n_test, n_train); positive means proponent.
 
         Args:
-            inputs: test inputs, (n_test, …): a tensor, an array, or a DataLoader that does not shuffle.
-            target: the explained class: one for all test points or one for each; None: the network's decision.
+            inputs: test inputs, as of :meth:`DataAttribution.attribute`.
+            target: the explained class, as there.
+            additional_forward_args: more inputs, as there.
             sparse: a CSR tensor of the values off zero in place of a dense one: memory (n_test × n_support).
 
         Raises:
             InvalidTypeError, InvalidValueError: a shuffling loader, a target of the wrong length or out of range.
         """
+        inputs = with_arguments(inputs, additional_forward_args)
         if not sparse:
             return super().attribute(inputs, target)
         with self.visit():

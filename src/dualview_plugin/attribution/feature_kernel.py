@@ -13,6 +13,7 @@ from dualview_plugin.attribution.base import DataAttribution
 from dualview_plugin.attribution.class_blocks import ClassKernel
 from dualview_plugin.attribution.coefficients import Coefficients, DenseCoefficients
 from dualview_plugin.attribution.targets import Target
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import Inputs, TestInputs
 from dualview_plugin.features import Standardizer
 
@@ -101,7 +102,7 @@ class FeatureKernelAttribution(DataAttribution):
         )
 
     @torch.no_grad()
-    def _kernel_features(self, inputs: Tensor) -> Tensor:
+    def _kernel_features(self, inputs: Batch) -> Tensor:
         """Features of test points as the kernel uses them, (n_block, n_features)."""
         return self.transform_features(self.extract(inputs)[0])
 
@@ -117,9 +118,9 @@ class FeatureKernelAttribution(DataAttribution):
         if held:
             yield _joined(held)
 
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         features = self._kernel_features(inputs)
-        result = features.new_zeros(len(inputs), self.n_train_)
+        result = features.new_zeros(len(features), self.n_train_)
         self._kernel.fill(result, features, target)
         return result
 
@@ -141,7 +142,7 @@ class FeatureKernelAttribution(DataAttribution):
         indices, values = (torch.cat(part) for part in zip(*parts, strict=True))
         return KMostInfluentialResults(indices, values)
 
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         features, _ = self.extract(inputs)
         shares = self.feature_shares(features, target, train_indices)
         return shares.sum(dim=2) + self.kernel_offset_ * self.coefficients(train_indices, target)

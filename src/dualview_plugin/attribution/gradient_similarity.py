@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.batches import Batch, leaves, mapped, rows_of, samples, split
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
+from dualview_plugin.network import layer_name
 from dualview_plugin.validation import check_integer
 
 # Training points from which the form of the gradients is learned.
@@ -68,10 +70,10 @@ class GradientSimilarity(DataAttribution):
         """Gradients of the network as it is now, and the memory that one of them takes."""
         doubles_single = self.extractor.doubles_single
         self._gradients = PerSampleGradients(
-            self.model, self.layers, owner=self.get_name(), doubles_single=doubles_single
+            self.extractor.call, self.layers, owner=self.get_name(), doubles_single=doubles_single
         )
         inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(inputs[:_FIRST_SAMPLES], labels[:_FIRST_SAMPLES])
+        self._layout = self._gradients(rows_of(inputs, slice(_FIRST_SAMPLES)), labels[:_FIRST_SAMPLES])
 
     @property
     def block_size(self) -> int:
@@ -81,18 +83,20 @@ class GradientSimilarity(DataAttribution):
         return max(1, self.memory_budget // (2 * each))
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         test = self._gradients_of(inputs, target)
         return torch.cat([test.inner(self._normalised(train)) for train in self._training_gradients()], 1)
 
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         """Values and slopes of the pairs, without the graphs behind them: a single direction is as large as θ."""
         each = train_indices.shape[1] * self._gradients.n_parameters * self._layout.dense.element_size()
         size = max(1, self.memory_budget // (2 * each))
         rows = []
-        for part in zip(*(torch.split(tensor, size) for tensor in (inputs, target, train_indices)), strict=True):
-            directions = self._directions(part[2].flatten()).view(*part[2].shape, -1)
-            rows += [self._linearised(*point) for point in zip(*part[:2], directions, strict=True)]
+        for batch, classes, indices in zip(
+            *(split(part, size) for part in (inputs, target, train_indices)), strict=True
+        ):
+            directions = self._directions(indices.flatten()).view(*indices.shape, -1)
+            rows += [self._linearised(*point) for point in zip(samples(batch), classes, directions, strict=True)]
         return torch.stack(rows)
 
     @torch.no_grad()
@@ -100,15 +104,29 @@ class GradientSimilarity(DataAttribution):
         norms = torch.cat([train.norms() for train in self._training_gradients()])
         return (norms if self.normalize_train else norms.square()).to(self._layout.dense.dtype)
 
-    def _linearised(self, sample: Tensor, label: Tensor, directions: Tensor) -> Tensor:
+    def _linearised(self, sample: Batch, label: Tensor, directions: Tensor) -> Tensor:
         """Attributions (k,) of one test point along the directions (k, n_parameters), and their slope in the sample."""
         with torch.enable_grad():
-            point = sample.detach().requires_grad_(sample.requires_grad)
+            point = mapped(lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad), sample)
             values = self._gradients.directional_derivatives(point, label, directions)
-            if not (sample.requires_grad and values.requires_grad):
-                return values.detach()
-            slopes = [torch.autograd.grad(value, point, retain_graph=True)[0] for value in values]
-        return values.detach() + torch.stack(slopes).flatten(1) @ (sample - sample.detach()).flatten()
+            linear = values.detach()
+            for leaf, own in zip(leaves(sample), leaves(point), strict=True):
+                if own.requires_grad and values.requires_grad:
+                    slopes = [
+                        torch.autograd.grad(value, own, retain_graph=True, materialize_grads=True, allow_unused=True)[0]
+                        for value in values
+                    ]
+                    linear = linear + torch.stack(slopes).flatten(1) @ (leaf - leaf.detach()).flatten()
+        return linear
+
+    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
+        """The summed attributions of one test point, with their graph: the derivative along the sum of directions."""
+        direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
+        return self._gradients.directional_derivatives(inputs, target[0], direction).sum()
+
+    @property
+    def _map_size(self) -> int:
+        return 1  # the graph of a gradient is as large as θ
 
     def _directions(self, train_indices: Tensor) -> Tensor:
         """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters)."""
@@ -123,9 +141,9 @@ class GradientSimilarity(DataAttribution):
         """What test gradients are multiplied with."""
         return train.normalised() if self.normalize_train else train
 
-    def _gradients_of(self, inputs: Tensor, target: Tensor) -> SampleGradients:
+    def _gradients_of(self, inputs: Batch, target: Tensor) -> SampleGradients:
         """The gradients of a block of test points, from passes of at most ``batch_size``."""
-        parts = zip(torch.split(inputs, self._pass_size), torch.split(target, self._pass_size), strict=True)
+        parts = zip(split(inputs, self._pass_size), split(target, self._pass_size), strict=True)
         return SampleGradients.stack(self._gradients(*part) for part in parts)
 
     @property
@@ -138,9 +156,7 @@ class GradientSimilarity(DataAttribution):
         start = 0
         with tqdm(total=self.n_train_, desc="training gradients", disable=not self.show_progress, leave=False) as bar:
             for inputs, labels in self._training_batches():
-                for part in zip(
-                    torch.split(inputs, self._pass_size), torch.split(labels, self._pass_size), strict=True
-                ):
+                for part in zip(split(inputs, self._pass_size), split(labels, self._pass_size), strict=True):
                     gradients = self._gradients(*part)
                     self._check_finite(gradients, start)
                     yield gradients
@@ -161,13 +177,7 @@ def _layer_names(model: nn.Module, layers: Collection[nn.Module | str] | None, o
         return None
     if isinstance(layers, (str, nn.Module)):
         raise InvalidTypeError("layers", owner, "a list of modules or of their dotted names", repr(layers))
-    names = {name: module for name, module in model.named_modules() if name}
-    chosen = []
-    for layer in layers:
-        found = [name for name, module in names.items() if layer in (name, module)]
-        if not found:
-            raise InvalidValueError("layers", owner, "among " + ", ".join(names), repr(layer))
-        chosen.append(found[0])
-    if not any(True for name in chosen for _ in names[name].parameters()):
+    chosen = [layer_name(model, layer, "layers", owner) for layer in layers]
+    if not any(True for name in chosen for _ in model.get_submodule(name).parameters()):
         raise InvalidValueError("layers", owner, "layers with parameters", repr(layers))
     return tuple(chosen)

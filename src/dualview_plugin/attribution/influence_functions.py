@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.batches import Batch, split
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.last_layer import (
@@ -123,7 +124,8 @@ class InfluenceFunctions(DataAttribution):
 
     def _last_layer(self, features: Tensor, logits: Tensor) -> LinearLayer:
         """The layer that maps these features to these logits."""
-        return LinearLayer.last_of(self.model, self.extractor.layer_name, features, logits, self.get_name())
+        extractor, owner = self.extractor, self.get_name()
+        return LinearLayer.last_of(self.model, extractor.layer_name, features, logits, owner, extractor.call.output)
 
     def _fit(self) -> None:
         training = self._training_features()
@@ -157,12 +159,14 @@ class InfluenceFunctions(DataAttribution):
         return max(1, _BLOCK_BYTES // (8 * (6 * self._n_weights + self.n_train_)))
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
-        parts = [self._loss_gradients(*part) for part in zip(*self._split(inputs, target), strict=True)]
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
+        # The forward pass takes parts of at most ``batch_size``.
+        blocks = zip(split(inputs, self.batch_size), split(target, self.batch_size), strict=True)
+        parts = [self._loss_gradients(*block) for block in blocks]
         solved = self._inverse.solve(torch.cat(parts)).flatten(1)
         return torch.cat([solved @ gradients.flatten(1).mT for gradients in self._training_gradients()], 1)
 
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         unique, position = torch.unique(train_indices, return_inverse=True)
         with torch.no_grad():
             solved = self._inverse.solve(self._gradients_at(unique))
@@ -176,7 +180,7 @@ class InfluenceFunctions(DataAttribution):
             parts.append((self._inverse.solve(gradients) * gradients).sum((1, 2)))
         return torch.cat(parts)
 
-    def _loss_gradients(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _loss_gradients(self, inputs: Batch, target: Tensor) -> Tensor:
         """∇L(x, c) (n, n_classes, n_features) in float64, differentiable in the inputs."""
         features, _ = self.extract(inputs)
         return weight_gradients(softmax_residuals(self._layer(features), target), self._with_bias(features))
@@ -191,10 +195,6 @@ class InfluenceFunctions(DataAttribution):
         blocks = zip(torch.split(self._residuals, rows), torch.split(self._features, rows), strict=True)
         for residuals, features in blocks:
             yield weight_gradients(residuals, features)
-
-    def _split(self, inputs: Tensor, target: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Inputs and classes in parts of at most ``batch_size``, for the forward pass."""
-        return torch.split(inputs, self.batch_size), torch.split(target, self.batch_size)
 
     def _with_bias(self, features: Tensor) -> Tensor:
         """The features, with a constant one for the bias if that counts."""

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
-from dualview_plugin.gradients import GaussianProjection, SampleGradients
-from dualview_plugin.validation import check_integer
+from dualview_plugin.gradients import FactoredProjection, GaussianProjection, SampleGradients
+from dualview_plugin.validation import check_integer, check_option
 
 
 class ProjectedGradientSimilarity(GradientSimilarity):
     """τ_i(x, c) = ⟨P ∇_θ f_c(x), P ∇_θ f_{y_i}(x_i)⟩ / ‖∇_θ f_{y_i}(x_i)‖ with a random P of ``n_components`` rows.
 
-    The entries of P are independent, N(0, 1/n_components): the attributions are unbiased estimates of those of
-    :class:`GradientSimilarity`, with variance (‖g‖² ‖g_i‖² + ⟨g, g_i⟩²) / n_components before the division by ‖g_i‖.
-    P comes from the seed in blocks and is never held whole; the fit keeps n_components numbers a training point.
+    The attributions are unbiased estimates of those of :class:`GradientSimilarity`. P comes from the seed and is never
+    held whole; the fit keeps n_components numbers a training point.
 
     Args:
         model, final_fc_layer, train_dataset, normalize_train, layers, memory_budget, **common: see
             :class:`GradientSimilarity`. The norm is that of the gradient itself, not of its projection.
         n_components: rows of P.
+        projection: what P is.
+            ``"gaussian"``: independent entries N(0, 1/n_components), as in the paper. The variance is
+            (‖g‖² ‖g_i‖² + ⟨g, g_i⟩²) / n_components before the division by ‖g_i‖.
+            ``"factored"``: an outer product l ⊗ r of a layer becomes (A l) ∘ (B r) / √n_components, with Gaussian A and
+            B of each layer. The variance is larger, by the sum that :class:`FactoredProjection` states, and nothing of
+            n_parameters × n_components is drawn or multiplied. The choice for large networks.
         seed: of P, non-negative. The same seed gives the same P for every batch size and on every device.
 
     Attributes:
@@ -37,9 +43,12 @@ class ProjectedGradientSimilarity(GradientSimilarity):
 
     Source: Pruthi et al. 2020 (arXiv 2002.08484), section 3.4; Yolcu et al. 2024 (arXiv 2402.12118), SIM-rp.
 
-    Cost: fit: a forward and a backward pass over the training set, n_train · n_parameters · n_components products
-    less those with inactive units, and P generated once for each quarter of the memory budget of gradients in
-    factors. attribute: the same for the test points, and n_test · n_train · n_components.
+    Cost: fit: a forward and a backward pass over the training set, the norms of the gradients, and their projections.
+    ``"gaussian"``: n_train · n_parameters · n_components products less those with inactive units, and P generated once
+    for each quarter of the memory budget of gradients in factors. ``"factored"``: n_terms · (n_rows + n_columns) ·
+    n_components for each layer and training point, n_terms being 1 for a linear layer; n_rows · n_columns ·
+    n_components where its gradient is held as a matrix. attribute: the same for the test points, and
+    n_test · n_train · n_components.
     """
 
     projected_gradients_: Tensor
@@ -52,6 +61,7 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         train_dataset: TrainData,
         *,
         n_components: int = 128,
+        projection: Literal["gaussian", "factored"] = "gaussian",
         seed: int = 0,
         normalize_train: bool = True,
         layers: Collection[nn.Module | str] | None = None,
@@ -68,18 +78,30 @@ class ProjectedGradientSimilarity(GradientSimilarity):
             **common,
         )
         self.n_components = check_integer(n_components, "n_components", self.get_name())
+        self.projection = check_option(projection, "projection", self.get_name(), ("gaussian", "factored"))
         self.seed = check_integer(seed, "seed", self.get_name(), minimum=0)
 
     def _fit(self) -> None:
         super()._fit()
-        self._projection = GaussianProjection(self.n_components, self.seed)
-        parameters: dict[str, object] = {"n_components": self.n_components, "seed": self.seed, "layers": self.layers}
+        self._projection = self._make_projection()
+        parameters: dict[str, object] = {
+            "n_components": self.n_components,
+            "projection": self.projection,
+            "seed": self.seed,
+            "layers": self.layers,
+        }
         stored = self._cached("projected gradients", parameters, self._project_training_set)
         self.gradient_norms_ = stored["norms"]
         self.projected_gradients_ = stored["projected"]
         if self.normalize_train:
             norms = self.gradient_norms_[:, None]
             self.projected_gradients_ = self.projected_gradients_ / torch.where(norms > 0, norms, 1.0)
+
+    def _make_projection(self) -> GaussianProjection | FactoredProjection:
+        """P, by the choice of ``projection``."""
+        if self.projection == "factored":
+            return FactoredProjection(self.n_components, self.seed, self._gradients.dense_shapes)
+        return GaussianProjection(self.n_components, self.seed)
 
     def _project_training_set(self) -> dict[str, Tensor]:
         """The projections (n_train, n_components) and the norms (n_train,) of the training gradients."""
@@ -88,7 +110,10 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         return {"projected": projected, "norms": norms.to(projected.dtype)}
 
     def _chunks(self) -> Iterator[SampleGradients]:
-        """The training gradients in chunks of a quarter of the memory budget; P is generated for each."""
+        """The training gradients in chunks of a quarter of the memory budget; a Gaussian P is generated for each."""
+        if self.projection == "factored":
+            yield from self._training_gradients()
+            return
         size = self.memory_budget // (4 * max(1, self._layout.bytes_per_sample))
         held: list[SampleGradients] = []
         for gradients in self._training_gradients():
@@ -99,7 +124,7 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         yield SampleGradients.stack(held)
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         projected = self._projection(self._gradients_of(inputs, target))
         return projected @ self.projected_gradients_.mT
 

@@ -49,7 +49,7 @@ def network_of(model: Any) -> nn.Module | None:
 
 
 def map_as_array(
-    attribute: Callable[[Any, Tensor | None], Tensor], inputs: Any, targets: Any, owner: str
+    attribute: Callable[[Any, Tensor | None], Tensor], inputs: Any, targets: Any, owner: str, *, any_type: bool = False
 ) -> NDArray[Any]:
     """The input map as an array shaped like the inputs; bfloat16, which NumPy lacks, becomes float32.
 
@@ -58,13 +58,15 @@ def map_as_array(
         inputs: (n_test, …), an array or a tensor.
         targets: explained classes, (n_test,).
         owner: the method, for error messages.
+        any_type: integers have a map too, at a layer.
 
     Raises:
         InvalidTypeError: the inputs are integers, such as tokens.
         InvalidValueError: the network cannot be differentiated as the map needs it.
     """
     dtype = getattr(inputs, "dtype", None)
-    if not (dtype.is_floating_point if isinstance(dtype, torch.dtype) else np.issubdtype(dtype, np.floating)):
+    floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else np.issubdtype(dtype, np.floating)
+    if not (floating or any_type):
         raise InvalidTypeError("inputs", owner, f"floating {INSTEAD}", str(dtype))
     classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
     try:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from functools import partial
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
-from dualview_plugin.attribution.targets import Target
-from dualview_plugin.data import Inputs, TrainData
-from dualview_plugin.network import fingerprint
+from dualview_plugin.batches import Batch, concatenated, leaves, mapped, samples
+from dualview_plugin.data import TrainData
+from dualview_plugin.network import cut_at, fingerprint, only_point
 from dualview_plugin.validation import check_integer
 
 
@@ -19,7 +20,7 @@ class RandomAttribution(DataAttribution):
     """τ_i(x, c) ~ N(0, 1), independent.
 
     The values are a function of seed, test input and class: the same test point gets the same row whatever batch it
-        comes in.
+    comes in, if it is padded to the same length.
 
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
@@ -51,21 +52,41 @@ class RandomAttribution(DataAttribution):
         values = np.random.default_rng(seed).standard_normal(size, dtype=np.float32)
         return torch.from_numpy(values).to(self.device)
 
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
-        rows = zip(inputs, target, strict=True)
-        return torch.stack([self._normal(self.n_train_, point, int(label)) for point, label in rows])
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
+        rows = zip(samples(inputs), target, strict=True)
+        return torch.stack([self._normal(self.n_train_, *_values(point), int(label)) for point, label in rows])
 
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         return self._attribute_block(inputs, target).gather(1, train_indices)
 
     def _self_influence(self) -> Tensor:
         return self._normal(self.n_train_, "self-influence")
 
-    def input_attribution(self, inputs: Inputs, target: Target = None, k: int = 1) -> Tensor:
-        """Random values of the inputs' shape; noise has no gradient, and ``k`` no effect."""
-        check_integer(k, "k", self.get_name())
-        maps: list[Any] = []
-        for batch, classes in self.blocks(inputs, target):
-            rows = zip(batch, classes, strict=True)
-            maps += [self._normal(point.numel(), "input", point, int(c)).reshape(point.shape) for point, c in rows]
-        return torch.stack(maps)
+    def _block_maps(self, inputs: Batch, target: Tensor, train_indices: Tensor, at: str | None) -> Batch:
+        """Random values of the shape of a map; noise has no gradient."""
+        del train_indices
+        if at is not None:
+            with torch.no_grad(), cut_at(self.model, at, self.get_name()) as points:
+                self.extract(inputs)
+            shape = only_point(points, at, self.get_name()).shape[1:-1]
+            rows = zip(samples(inputs), target, strict=True)
+            return torch.stack([self._map(shape, "input", *_values(point), int(c)) for point, c in rows])
+        maps = []
+        for point, label in zip(samples(inputs), target, strict=True):
+            random_map = partial(self._leaf_map, ("input", *_values(point), int(label)))
+            maps.append(mapped(random_map, point))
+        joined: Batch = concatenated(maps)
+        return joined
+
+    def _leaf_map(self, origin: tuple[object, ...], leaf: Tensor) -> Tensor:
+        """The map of one tensor of a sample, (1, …)."""
+        return self._map(leaf.shape[1:], *origin)[None]
+
+    def _map(self, shape: torch.Size, *origin: object) -> Tensor:
+        """Standard normal values of this shape."""
+        return self._normal(shape.numel(), *origin).reshape(shape)
+
+
+def _values(sample: Batch) -> list[Tensor]:
+    """The tensors of a batch of one sample, without its batch axis."""
+    return [leaf[0] for leaf in leaves(sample)]

@@ -80,7 +80,8 @@ class RepresenterPoints(FeatureKernelAttribution):
 
     def _last_layer(self, features: Tensor, logits: Tensor) -> LinearLayer:
         """The layer that maps these features to these logits."""
-        return LinearLayer.last_of(self.model, self.extractor.layer_name, features, logits, self.get_name())
+        extractor, owner = self.extractor, self.get_name()
+        return LinearLayer.last_of(self.model, extractor.layer_name, features, logits, owner, extractor.call.output)
 
     def _fit(self) -> None:
         training = self._training_features()
@@ -90,12 +91,15 @@ class RepresenterPoints(FeatureKernelAttribution):
         alpha = (targets - self.regression_.probabilities) / (2 * self.weight_decay * len(targets))
         self._standardizer = Standardizer.identity(training.features)
         self._set_support(torch.arange(len(alpha)), training.features, alpha)
-        self._check_coefficients()
+        self._check_coefficients(targets)
         self.surrogate_weight_ = self.regression_.weight.to(training.features)
         self.surrogate_bias_ = self.surrogate_weight_.new_zeros(self.n_classes_)
 
-    def _check_coefficients(self) -> None:
-        """Refuse a penalty for which the coefficients overflow or vanish in the features' precision."""
+    def _check_coefficients(self, targets: Tensor) -> None:
+        """Refuse a network without a preference, and a penalty for which coefficients overflow or vanish."""
+        if bool((targets == targets[:, :1]).all()):
+            constraint = "a network that prefers some class at some training point: no point explains equal logits"
+            raise InvalidValueError("model", self.get_name(), constraint, "the same logit for every class")
         if not (bool(self.dual_coef_.isfinite().all()) and bool(self.dual_coef_.any())):
             constraint = f"of a size for which coefficients neither overflow nor vanish in {self.dual_coef_.dtype}"
             raise InvalidValueError("weight_decay", self.get_name(), constraint, repr(self.weight_decay))

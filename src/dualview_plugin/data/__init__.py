@@ -1,17 +1,20 @@
 """Training and test data as counted streams in the dataset's own order."""
 
+from dualview_plugin.data.conversion import as_batch, as_tensor, with_arguments
+from dualview_plugin.data.labels import LabelFunction
 from dualview_plugin.data.loaders import kept_generator, n_samples_in_order
-from dualview_plugin.data.samples import same_values
-from dualview_plugin.data.test_inputs import Inputs, TestInputs, as_tensor
+from dualview_plugin.data.test_inputs import Inputs, TestInputs
 from dualview_plugin.data.training_data import TrainData, TrainingData
 
 __all__ = [
     "Inputs",
+    "LabelFunction",
     "TestInputs",
     "TrainData",
     "TrainingData",
+    "as_batch",
     "as_tensor",
     "kept_generator",
     "n_samples_in_order",
-    "same_values",
+    "with_arguments",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from dualview_plugin.data.labels import LABEL_NAMES
 
 _DEPTH = 8  # of datasets that wrap datasets
 
@@ -52,16 +54,18 @@ def _of_value(value: Any, n_samples: int) -> Iterator[bytes]:
             yield from _of_value(part, n_samples)
     elif isinstance(value, (Tensor, np.ndarray, list, range)) and len_of(value) == n_samples:
         first = value[0] if n_samples else None
-        if isinstance(first, (list, tuple)):
+        if isinstance(first, (list, tuple, Mapping)):
             yield from _of_samples(value)
         elif _is_label(first):
             yield np.asarray(value.cpu() if isinstance(value, Tensor) else value).tobytes()
 
 
 def _of_samples(samples: Any) -> Iterator[bytes]:
-    """Of a list of samples: which objects they are, and the last entry of each if it is a label."""
+    """Of a list of samples: which objects they are, and of each the last entry, or the one of that name, if a label."""
     yield hashlib.blake2b(repr([id(sample) for sample in samples]).encode(), digest_size=16).digest()
     last = [sample[-1] for sample in samples if isinstance(sample, (list, tuple)) and sample]
+    named = [sample for sample in samples if isinstance(sample, Mapping)]
+    last += [sample[name] for sample in named for name in LABEL_NAMES if name in sample]
     yield str([int(label) for label in last if _is_label(label)]).encode()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,31 +11,50 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dualview_plugin.batches import Batch, alike, concatenated, leaves, n_rows, rows_of, same_values, split, structure
+from dualview_plugin.data.conversion import as_batch
+from dualview_plugin.data.labels import inputs_like
 from dualview_plugin.data.loaders import check_dataset, check_loader, check_rows, counted_batches, kept_generators
-from dualview_plugin.data.samples import probe_indices, same_values
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError, RandomDataWarning
+from dualview_plugin.data.samples import probe_indices
+from dualview_plugin.errors import InvalidValueError, RandomDataWarning
 
 PARAMETER = "inputs"
+_LOADED = 256  # samples that are collated together out of a list
 
 
 class TestInputs:
     """Test points as consecutive batches, without labels; row t is the t-th test point, and rows are counted.
 
     Args:
-        inputs: (n_test, …): a tensor, an array, a DataLoader that does not shuffle, or an object of this class.
+        inputs: (n_test, …): a tensor, an array, tuples or dictionaries of them, a list of samples that are
+            dictionaries, a DataLoader that does not shuffle, or an object of this class.
         owner: the class that asks, for error messages.
-        ndim: axes that a batch must have, the batch axis included; None: any number from 1.
+        like: a batch of the training inputs, whose structure and numbers of axes the test inputs must have; None: any.
+        collate: puts a list of samples together; None: torch's own.
+        any_structure: take another structure than that of the training inputs.
 
     Raises:
-        InvalidTypeError: no tensor, array or loader.
-        InvalidValueError: no sample, no batch axis, or a loader that shuffles, samples, or leaves samples out.
+        InvalidTypeError: something else, or an entry that is no tensor.
+        InvalidValueError: no sample, no batch axis, another structure, or a loader that shuffles, samples, or leaves
+            samples out.
     """
 
     __test__ = False  # for pytest, which takes the name for a test
 
-    def __init__(self, inputs: Any, owner: str, ndim: int | None = None) -> None:
-        self.owner, self.ndim = owner, ndim
-        self._source: Tensor | DataLoader[Any]
+    def __init__(
+        self,
+        inputs: Any,
+        owner: str,
+        like: Batch | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+        *,
+        any_structure: bool = False,
+    ) -> None:
+        self.owner, self._like, self._any_structure = owner, like, any_structure
+        self._source: Batch | DataLoader[Any]
+        if isinstance(inputs, list) and inputs and all(isinstance(sample, Mapping) for sample in inputs):
+            listed: Any = inputs
+            inputs = DataLoader(listed, batch_size=_LOADED, collate_fn=collate, generator=torch.Generator())
         if isinstance(inputs, TestInputs):
             self._source = inputs._source
         elif isinstance(inputs, DataLoader):
@@ -43,59 +62,62 @@ class TestInputs:
             check_loader(inputs, owner, PARAMETER)
             self._source = inputs
         else:
-            self._source = self._checked(as_tensor(inputs, owner))
+            self._source = self._checked(as_batch(inputs, owner, PARAMETER))
         if len(self) == 0:
             raise InvalidValueError(PARAMETER, owner, "not empty, at least one sample", "none")
 
     def __len__(self) -> int:
-        return len(self._source.dataset if isinstance(self._source, DataLoader) else self._source)  # type: ignore[arg-type]
+        if isinstance(self._source, DataLoader):
+            return len(self._source.dataset)  # type: ignore[arg-type]
+        return n_rows(self._source)
 
-    def batches(self, size: int) -> Iterator[Tensor]:
+    def batches(self, size: int) -> Iterator[Batch]:
         """Consecutive batches (n_batch, …) of at most ``size`` samples.
 
         The batches of a loader are put together as long as their shapes agree: a loader may pad each to its own length.
         """
-        if isinstance(self._source, Tensor):
-            yield from torch.split(self._source, size)
+        if not isinstance(self._source, DataLoader):
+            yield from split(self._source, size)
             return
-        held: list[Tensor] = []
+        held: list[Batch] = []
         for batch in self._loaded(self._source):
-            if held and not _alike(held[0], batch):
-                yield torch.cat(held)
+            if held and not alike(held[0], batch):
+                yield concatenated(held)
                 held = []
             held.append(batch)
-            if sum(map(len, held)) >= size:
-                *full, rest = torch.split(torch.cat(held), size)
-                yield from full if len(rest) < size else (*full, rest)
-                held = [rest] if len(rest) < size else []
+            if sum(map(n_rows, held)) >= size:
+                *full, rest = split(concatenated(held), size)
+                yield from full if n_rows(rest) < size else (*full, rest)
+                held = [rest] if n_rows(rest) < size else []
         if held:
-            yield torch.cat(held)
+            yield concatenated(held)
 
-    def _loaded(self, loader: DataLoader[Any]) -> Iterator[Tensor]:
+    def _loaded(self, loader: DataLoader[Any]) -> Iterator[Batch]:
         """The batches of a loader, without their labels."""
         start = 0
         expected = {index: self._alone(loader, index) for index in probe_indices(len(self))}
         with kept_generators(loader.dataset):
-            for batch, n_samples in counted_batches(loader, self.owner, PARAMETER):
-                tensor = self._inputs_of(batch)
-                check_rows(len(tensor), n_samples, self.owner, PARAMETER)
-                for index in expected.keys() & range(start, start + len(tensor)):
-                    self._compare(loader, index, expected[index], tensor[index - start])
-                yield tensor
-                start += len(tensor)
+            for loaded, n_samples in counted_batches(loader, self.owner, PARAMETER):
+                batch = self._inputs_of(loaded)
+                check_rows(n_rows(batch), n_samples, self.owner, PARAMETER)
+                for index in expected.keys() & range(start, start + n_samples):
+                    row = index - start
+                    self._compare(loader, index, expected[index], rows_of(batch, slice(row, row + 1)))
+                yield batch
+                start += n_samples
 
-    def _inputs_of(self, batch: Any) -> Tensor:
-        """A batch without its labels."""
-        return self._checked(as_tensor(batch[0] if isinstance(batch, (tuple, list)) else batch, self.owner))
+    def _inputs_of(self, loaded: Any) -> Batch:
+        """A collated batch without its labels."""
+        return self._checked(as_batch(inputs_like(loaded, self._like), self.owner, PARAMETER))
 
-    def _alone(self, loader: DataLoader[Any], index: int) -> Tensor:
+    def _alone(self, loader: DataLoader[Any], index: int) -> Batch:
         """One sample, read and collated by itself."""
         with kept_generators(loader.dataset):
-            return self._inputs_of(loader.collate_fn([loader.dataset[index]]))[0]
+            return self._inputs_of(loader.collate_fn([loader.dataset[index]]))
 
-    def _compare(self, loader: DataLoader[Any], index: int, alone: Tensor, row: Tensor) -> None:
+    def _compare(self, loader: DataLoader[Any], index: int, alone: Batch, row: Batch) -> None:
         """Refuse a loader whose row is another sample or depends on its batch; warn of random data."""
-        if alone.shape != row.shape or same_values(alone, row):  # a batch may be padded
+        if not alike(alone, row) or same_values(alone, row):  # a batch may be padded
             return
         if not same_values(alone, self._alone(loader, index)):
             warnings.warn(
@@ -108,34 +130,27 @@ class TestInputs:
         constraint = "a loader whose rows are its dataset's samples in order, whatever batch they come in"
         raise InvalidValueError(PARAMETER, self.owner, constraint, f"another row {index} than dataset[{index}]")
 
-    def _checked(self, batch: Tensor) -> Tensor:
-        """The batch, if it has a batch axis."""
-        if batch.ndim == 0 or (self.ndim is not None and batch.ndim == self.ndim - 1):
-            constraint = "a batch with the samples along its first axis; write inputs[None] for a single one"
-            raise InvalidValueError(PARAMETER, self.owner, constraint, f"shape {tuple(batch.shape)}")
-        if self.ndim is not None and batch.ndim != self.ndim:
-            constraint = f"of {self.ndim} axes, as a batch of the training inputs"
-            raise InvalidValueError(PARAMETER, self.owner, constraint, f"shape {tuple(batch.shape)}")
+    def _checked(self, batch: Batch) -> Batch:
+        """The batch, if it has a batch axis and the training inputs' structure."""
+        if isinstance(batch, Tensor) and batch.ndim == 0:
+            self._refuse_axes(batch)
+        if self._like is None:
+            return batch
+        if structure(batch) == structure(self._like):
+            for found, expected in zip(leaves(batch), leaves(self._like), strict=True):
+                if found.ndim != expected.ndim:
+                    self._refuse_axes(found, expected.ndim)
+        elif not self._any_structure:
+            constraint = f"of the training inputs' structure, {structure(self._like)}"
+            raise InvalidValueError(PARAMETER, self.owner, constraint, structure(batch))
         return batch
 
-
-Inputs: TypeAlias = "Tensor | np.ndarray[Any, Any] | DataLoader[Any] | TestInputs"
-
-
-def as_tensor(inputs: object, owner: str, parameter: str = PARAMETER) -> Tensor:
-    """A tensor as it is; an array as a tensor of its type, copied only where torch needs it."""
-    if isinstance(inputs, np.ndarray):
-        try:
-            return torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
-        except TypeError as error:
-            raise InvalidTypeError(parameter, owner, "an array of numbers", f"dtype {inputs.dtype}") from error
-    if not isinstance(inputs, Tensor):
-        raise InvalidTypeError(parameter, owner, "a tensor, an array or a DataLoader", type(inputs).__name__)
-    if inputs.layout is not torch.strided or inputs.is_quantized or inputs.is_meta:
-        raise InvalidTypeError(parameter, owner, "a dense tensor with values", f"{inputs.layout}, {inputs.device}")
-    return inputs
+    def _refuse_axes(self, found: Tensor, expected: int = 1) -> None:
+        """Say what a tensor with another number of axes lacks."""
+        constraint = f"of {expected} axes, as a batch of the training inputs"
+        if found.ndim == expected - 1:
+            constraint = "a batch with the samples along its first axis; write inputs[None] for a single one"
+        raise InvalidValueError(PARAMETER, self.owner, constraint, f"shape {tuple(found.shape)}")
 
 
-def _alike(first: Tensor, second: Tensor) -> bool:
-    """Whether two batches can be put together."""
-    return first.shape[1:] == second.shape[1:] and first.dtype == second.dtype
+Inputs: TypeAlias = "Batch | np.ndarray[Any, Any] | list[Any] | Mapping[str, Any] | DataLoader[Any] | TestInputs"

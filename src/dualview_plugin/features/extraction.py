@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dualview_plugin.batches import Batch, concatenated, n_rows
 from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.network import Placement, checked_model, guest, outputs_of
+from dualview_plugin.features.head import is_flat, n_features_of, pooled_features
+from dualview_plugin.network import (
+    Caller,
+    Forward,
+    Placement,
+    checked_function,
+    checked_model,
+    guest,
+    layer_name,
+)
 
 if TYPE_CHECKING:
     from dualview_plugin.features.probe import Probe
@@ -36,15 +46,19 @@ class TrainingFeatures:
 class FeatureExtractor:
     """The penultimate features φ(x) and the logits f(x) of a network, from one forward pass.
 
-    φ(x) is the input of ``final_fc_layer``, flattened for each sample. Both come in float32 at least, since products of
-    a whole training set do not fit in half precision.
+    φ(x) is the input of ``final_fc_layer``, flattened for each sample. Where that layer is applied at each position of
+    a sequence or an image, φ(x) is its input at the position that the network takes, or its mean (see
+    :func:`pooled_features`). Both come in float32 at least, since products of a whole training set do not fit in half
+    precision.
 
     Args:
         model: the network; it is as before after every call.
         final_fc_layer: the module whose input is φ(x), or its dotted name in ``model``.
         owner: the class that asks, for error messages.
+        forward, output: how the network is called and which of its outputs counts; see :class:`Caller`.
 
     Attributes:
+        call: the map from a batch to logits.
         doubles_single: pass a batch of one twice, for a network that squeezes its batch axis away.
 
     Raises:
@@ -52,10 +66,18 @@ class FeatureExtractor:
         InvalidTypeError: ``model`` is no module, ``final_fc_layer`` neither a module nor a string.
     """
 
-    def __init__(self, model: nn.Module, final_fc_layer: nn.Module | str, owner: str = "FeatureExtractor") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        final_fc_layer: nn.Module | str,
+        owner: str = "FeatureExtractor",
+        forward: Forward | None = None,
+        output: int | None = None,
+    ) -> None:
         self.model = checked_model(model, owner)
         self.owner = owner
-        self.layer_name = _layer_name(self.model, final_fc_layer, owner)
+        self.call = Caller(self.model, owner, checked_function(forward, "forward", owner), output)
+        self.layer_name = layer_name(self.model, final_fc_layer, "final_fc_layer", owner)
         if isinstance(self.layer, torch.jit.ScriptModule):
             constraint = "a layer that runs hooks, before torch.jit.script"
             raise InvalidTypeError("final_fc_layer", owner, constraint, type(self.layer).__name__)
@@ -67,23 +89,35 @@ class FeatureExtractor:
         return self.model.get_submodule(self.layer_name)
 
     @contextmanager
-    def caught_input(self) -> Iterator[list[Any]]:
-        """A list that gets the final layer's input of each forward pass in the block: in the graph, not flattened."""
-        caught: list[Any] = []
+    def _caught(self) -> Iterator[tuple[list[Any], list[Any]]]:
+        """Lists that get the final layer's input, and where it has positions its output, of each forward pass.
+
+        Both are in the graph and not flattened. They are copies: the layer, or whatever else holds the tensor, may
+        write to it later.
+        """
+        inputs: list[Any] = []
+        outputs: list[Any] = []
 
         def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             value = args[0] if args else next(iter(kwargs.values()), None)
-            # A copy: the layer, or whatever else holds the tensor, may write to it later.
-            caught.append(value.clone() if isinstance(value, Tensor) else value)
+            inputs.append(value.clone() if isinstance(value, Tensor) else value)
+
+        def catch_output(layer: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(inputs[-1], Tensor) and inputs[-1].ndim > 2 and not is_flat(layer, inputs[-1]):
+                outputs.append(output.clone() if isinstance(output, Tensor) else output)
 
         # First, so that what other hooks make of the input (Zennit's put identities there) comes behind the caught one.
-        handle = self.layer.register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
+        handles = [
+            self.layer.register_forward_pre_hook(catch, with_kwargs=True, prepend=True),
+            self.layer.register_forward_hook(catch_output, prepend=True),
+        ]
         try:
-            yield caught
+            yield inputs, outputs
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
-    def __call__(self, inputs: Tensor, parameter: str = "inputs") -> tuple[Tensor, Tensor]:
+    def __call__(self, inputs: Batch, parameter: str = "inputs") -> tuple[Tensor, Tensor]:
         """Features (n, n_features) and logits (n, n_classes) of one batch, in eval mode and differentiable.
 
         Args:
@@ -92,42 +126,44 @@ class FeatureExtractor:
 
         Raises:
             InvalidValueError: the network does not take these inputs.
-            InvalidValueError: the layer runs more than once or not at all in a forward pass, its input does not flatten
-                to the layer's own number of features, or the network's output is not (n, n_classes).
+            InvalidValueError: the layer runs more than once or not at all in a forward pass, its input has no feature
+                vector of its own size for each sample, or the network's output is not (n, n_classes).
         """
-        if self.doubles_single and len(inputs) == 1:
-            features, logits = self._forward(torch.cat([inputs, inputs]), parameter)
+        if self.doubles_single and n_rows(inputs) == 1:
+            features, logits = self._forward(concatenated([inputs, inputs]), parameter)
             return features[:1], logits[:1]
         return self._forward(inputs, parameter)
 
-    def _forward(self, inputs: Tensor, parameter: str) -> tuple[Tensor, Tensor]:
-        with guest(self.model), self.caught_input() as caught:
-            logits = outputs_of(self.model, inputs, parameter, self.owner)
-        if len(caught) != 1:
+    def _forward(self, inputs: Batch, parameter: str) -> tuple[Tensor, Tensor]:
+        with guest(self.model), self._caught() as (layer_inputs, layer_outputs):
+            outputs = self.call.outputs_of_copy(inputs, parameter)
+        if len(layer_inputs) != 1:
             constraint = "a layer that runs exactly once in a forward pass, in Python and not in compiled code"
-            got = f"{self.layer_name!r} with {len(caught)} runs"
+            got = f"{self.layer_name!r} with {len(layer_inputs)} runs"
             raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
-        self._check_shapes(caught[0], logits, len(inputs))
-        return _at_least_float32(caught[0].flatten(start_dim=1)), _at_least_float32(logits)
+        features = self._features(layer_inputs[0], layer_outputs, outputs)
+        return _at_least_float32(features), _at_least_float32(self.call.logits(outputs))
 
-    def _check_shapes(self, layer_input: object, logits: object, n_samples: int) -> None:
-        """Refuse a layer whose input is no flat feature vector for each sample, and a network without logits."""
-        if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == n_samples):
-            got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            constraint = "a network with outputs of shape (n_samples, n_classes); wrap it in a module that gives them"
-            raise InvalidValueError("model", self.owner, constraint, got)
-        if not logits.is_floating_point():
-            raise InvalidValueError("model", self.owner, "a network with floating outputs", str(logits.dtype))
+    def _features(self, layer_input: object, layer_outputs: list[Any], outputs: Tensor) -> Tensor:
+        """φ (n, n_features), or a refusal of a layer whose input is no feature vector for each sample."""
         if not isinstance(layer_input, Tensor):
             constraint = "a layer whose first input is a tensor"
             raise InvalidValueError("final_fc_layer", self.owner, constraint, type(layer_input).__name__)
-        shape = tuple(layer_input.shape)
-        expected = getattr(self.layer, "in_features", getattr(self.layer, "in_channels", None))
-        n_features = layer_input[0].numel() if layer_input.ndim > 1 and n_samples else 1
-        if layer_input.ndim < 2 or shape[0] != n_samples or (expected is not None and n_features != expected):
-            constraint = "a layer whose input is one flat feature vector for each sample"
-            got = f"{self.layer_name!r} with input {shape}" + (f" for {expected} features" if expected else "")
-            raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
+        if layer_input.ndim > 1 and len(layer_input) == len(outputs):
+            if is_flat(self.layer, layer_input):
+                return layer_input.flatten(start_dim=1)
+            if layer_outputs and isinstance(layer_outputs[0], Tensor):
+                pooled = pooled_features(self.layer, layer_input, layer_outputs[0], outputs)
+                if pooled is not None:
+                    return pooled
+        expected = n_features_of(self.layer)
+        constraint = (
+            "a layer whose input is one flat feature vector for each sample, or one whose outputs at several positions"
+            " give the network's by taking one of them, or their mean"
+        )
+        got = f"{self.layer_name!r} with input {tuple(layer_input.shape)}"
+        got += "" if expected is None else f" for {expected} features"
+        raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
 
     @torch.no_grad()
     def extract(
@@ -159,7 +195,7 @@ class FeatureExtractor:
                 features.append(batch_features)
                 logits.append(batch_logits)
                 labels.append(batch_labels.to(place.device))
-                start += len(inputs)
+                start += len(batch_labels)
         return TrainingFeatures(torch.cat(features), torch.cat(logits), torch.cat(labels))
 
 
@@ -183,21 +219,3 @@ def check_labels(labels: Tensor, n_classes: int, owner: str) -> None:
 def _at_least_float32(values: Tensor) -> Tensor:
     """The values, half precision as float32."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def _layer_name(model: nn.Module, layer: nn.Module | str, owner: str) -> str:
-    """The dotted name of the layer in the model."""
-    if isinstance(layer, nn.Module):
-        names = [name for name, module in model.named_modules() if module is layer]
-        if not names:
-            raise InvalidValueError(
-                "final_fc_layer", owner, "a module of the model", f"a foreign {type(layer).__name__}"
-            )
-        return str(names[0])
-    if not isinstance(layer, str):
-        raise InvalidTypeError("final_fc_layer", owner, "a module or its dotted name", type(layer).__name__)
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    layer = layer.removeprefix("_orig_mod.")  # the name in a compiled network
-    if layer not in names:
-        raise InvalidValueError("final_fc_layer", owner, "one of " + ", ".join(names), repr(layer))
-    return layer

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualview_plugin.data import TrainingData, same_values
+from dualview_plugin.batches import Batch, alike, concatenated, leaves, n_rows, rows_of, same_values, split, structure
+from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import DualViewError, InvalidValueError, RandomDataWarning, RandomNetworkWarning
 from dualview_plugin.features.extraction import FeatureExtractor, check_finite, check_labels
 from dualview_plugin.network import (
@@ -40,7 +41,7 @@ class Probe:
 
     Attributes:
         indices: their positions in the dataset.
-        inputs: (n, …), placed where the network is.
+        inputs: (n, …), a batch, placed where the network is.
         labels: (n,).
         features, logits: the network's answers, (n, n_features) and (n, n_classes).
         repeatable: whether reading a sample twice gives the same input.
@@ -52,7 +53,7 @@ class Probe:
     """
 
     indices: list[int]
-    inputs: Tensor
+    inputs: Batch
     labels: Tensor
     features: Tensor
     logits: Tensor
@@ -88,15 +89,15 @@ class Probe:
         inputs, labels = data.at(self.indices)
         if data.stamp() != self.stamp or not torch.equal(labels, self.labels):
             return "other labels or samples"
-        if self.repeatable and not same_values(_placed_as(self.inputs, inputs), self.inputs):
+        if self.repeatable and not _same_placed(self.inputs, inputs):
             return "other inputs"
         return None
 
-    def check_reading(self, start: int, inputs: Tensor, labels: Tensor, owner: str) -> None:
+    def check_reading(self, start: int, inputs: Batch, labels: Tensor, owner: str) -> None:
         """Refuse a batch from position ``start`` on whose rows are other samples than those of the dataset."""
         for place, row in self._rows_in(start, len(labels)):
-            other = self.repeatable and inputs.shape[1:] == self.inputs.shape[1:]
-            other = other and not same_values(self.inputs[place], _placed_as(self.inputs, inputs[row]))
+            expected, found = _row(self.inputs, place), _row(inputs, row)
+            other = self.repeatable and not _same_placed(expected, found)
             if other or int(labels[row]) != int(self.labels[place]):
                 constraint = "read in the dataset's order, each sample as it is, in batches of every size"
                 got = f"another row {self.indices[place]} than dataset[{self.indices[place]}]"
@@ -150,10 +151,10 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
         repeatable = _is_repeatable(data, indices, raw, owner)
         dtype = place.dtype or logits.dtype
         repeats = _repeats(extractor, inputs, logits, dtype, owner)
-        if repeats and len(inputs) > 1:
+        if repeats and n_rows(inputs) > 1:
             singles = [data.at([index]) for index in indices] if repeatable else []
             _check_collation(singles, raw, labels, owner)
-            rows = [place(single) for single, _ in singles] or list(torch.split(inputs, 1))
+            rows = [place(single) for single, _ in singles] or list(split(inputs, 1))
             extractor.doubles_single = _loses_batch_axis(extractor, rows[0])
             answers = [_answers(extractor, row) for row in rows]
             for batch, alone in zip((features, logits), zip(*answers, strict=True), strict=True):
@@ -165,7 +166,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
     )
 
 
-def _first_answers(extractor: FeatureExtractor, inputs: Tensor, owner: str) -> tuple[Tensor, Tensor, frozenset[str]]:
+def _first_answers(extractor: FeatureExtractor, inputs: Batch, owner: str) -> tuple[Tensor, Tensor, frozenset[str]]:
     """The answers of the first pass, and the plain tensors that it leaves alone.
 
     Raises:
@@ -175,7 +176,7 @@ def _first_answers(extractor: FeatureExtractor, inputs: Tensor, owner: str) -> t
     names, before = [name for name, _ in model.named_parameters()], plain_tensors(model)
     versions = {name: tensor._version for name, tensor in before.items() if not tensor.is_inference()}
     weights = weights_checksum(model)
-    if len(inputs) == 1:
+    if n_rows(inputs) == 1:
         extractor.doubles_single = _loses_batch_axis(extractor, inputs)
     features, logits = _answers(extractor, inputs)
     after, made = plain_tensors(model), [name for name, _ in model.named_parameters() if name not in names]
@@ -192,12 +193,28 @@ def _first_answers(extractor: FeatureExtractor, inputs: Tensor, owner: str) -> t
     return features, logits, frozenset(kept)
 
 
-def _placed_as(like: Tensor, batch: Tensor) -> Tensor:
-    """A batch on the device and, if floating, in the type of another."""
-    return Placement(like.device, like.dtype if like.is_floating_point() else None)(batch)
+def _same_placed(expected: Batch, found: Batch) -> bool:
+    """Whether a batch has the expected values once it is placed as they are; a batch may be padded otherwise."""
+    if structure(found) != structure(expected):
+        return False
+    pairs = list(zip(leaves(expected), leaves(found), strict=True))
+    if any(mine.shape != other.shape for mine, other in pairs):
+        return all(mine.ndim == other.ndim for mine, other in pairs)
+    return all(same_values(_placed_as(mine, other), mine) for mine, other in pairs)
 
 
-def _answers(extractor: FeatureExtractor, inputs: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+def _placed_as(like: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor on the device and, if floating, in the type of another."""
+    return Placement(like.device, like.dtype if like.is_floating_point() else None)(tensor)
+
+
+def _row(batch: Batch, position: int) -> Batch:
+    """A batch of one sample out of a batch."""
+    row: Batch = rows_of(batch, slice(position, position + 1))
+    return row
+
+
+def _answers(extractor: FeatureExtractor, inputs: Batch, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Features and logits of a batch, with the same random numbers at every call."""
     with guest(extractor.model), preserved_random_state():
         torch.manual_seed(seed)
@@ -207,7 +224,7 @@ def _answers(extractor: FeatureExtractor, inputs: Tensor, seed: int = 0) -> tupl
     return features.detach(), logits.detach()
 
 
-def _is_repeatable(data: TrainingData, indices: list[int], inputs: Tensor, owner: str) -> bool:
+def _is_repeatable(data: TrainingData, indices: list[int], inputs: Batch, owner: str) -> bool:
     """Whether other readings, one of them backwards, give the same inputs; warns if not."""
     readings = data.at(indices)[0], data.at(indices[::-1])[0]
     repeatable = same_values(readings[0], inputs) and _same_rows(readings[1], inputs)
@@ -221,12 +238,15 @@ def _is_repeatable(data: TrainingData, indices: list[int], inputs: Tensor, owner
     return repeatable
 
 
-def _same_rows(found: Tensor, expected: Tensor) -> bool:
-    """Whether two batches have the same rows, in whatever order."""
-    return found.shape == expected.shape and all(any(same_values(row, other) for other in expected) for row in found)
+def _same_rows(found: Batch, expected: Batch) -> bool:
+    """Whether two batches have the same samples, in whatever order."""
+    others = list(split(expected, 1))
+    return n_rows(found) == len(others) and all(
+        any(same_values(row, other) for other in others) for row in split(found, 1)
+    )
 
 
-def _repeats(extractor: FeatureExtractor, inputs: Tensor, logits: Tensor, dtype: torch.dtype, owner: str) -> bool:
+def _repeats(extractor: FeatureExtractor, inputs: Batch, logits: Tensor, dtype: torch.dtype, owner: str) -> bool:
     """Whether other random numbers give the same answers; warns if not."""
     repeats = same_outputs(_answers(extractor, inputs, seed=1)[1], logits, dtype)
     if not repeats:
@@ -239,20 +259,21 @@ def _repeats(extractor: FeatureExtractor, inputs: Tensor, logits: Tensor, dtype:
     return repeats
 
 
-def _loses_batch_axis(extractor: FeatureExtractor, single: Tensor) -> bool:
+def _loses_batch_axis(extractor: FeatureExtractor, single: Batch) -> bool:
     """Whether the network takes a batch of one for something else, but takes the same sample twice."""
     try:
         _answers(extractor, single)
     except (DualViewError, RuntimeError, ValueError, IndexError):
-        _answers(extractor, torch.cat([single, single]))
+        _answers(extractor, concatenated([single, single]))
         return True
     return False
 
 
-def _check_collation(singles: list[tuple[Tensor, Tensor]], inputs: Tensor, labels: Tensor, owner: str) -> None:
+def _check_collation(singles: list[tuple[Batch, Tensor]], inputs: Batch, labels: Tensor, owner: str) -> None:
     """Refuse a collate function that puts samples in another order, or that changes them by their neighbours."""
     for position, (single, label) in enumerate(singles):
-        other = single.shape[1:] == inputs.shape[1:] and not same_values(single[0], inputs[position])
+        row = _row(inputs, position)
+        other = alike(single, row) and not same_values(single, row)
         if other or int(label) != int(labels[position]):
             constraint = "a dataset whose collate function keeps samples as they are and in their order"
             got = f"sample {position} of a batch other than by itself"

@@ -7,45 +7,46 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
+from dualview_plugin.batches import Batch, mapped, samples
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients.logits import Logits
 
 
-def vectorised_gradients(logits: Logits, chosen: Mapping[str, Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+def vectorised_gradients(logits: Logits, chosen: Mapping[str, Tensor], inputs: Batch, target: Tensor) -> Tensor:
     """Gradients (n_samples, n_elements) in the chosen parameters, one sample's network mapped over the batch."""
 
-    def logit(parameters: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
-        run = logits.of(lambda batch: functional_call(logits.model, parameters, (batch,)))
-        return run(sample[None]).gather(1, label[None, None]).sum()
+    def logit(parameters: dict[str, Tensor], sample: Batch, label: Tensor) -> Tensor:
+        single = mapped(lambda leaf: leaf[None], sample)
+        return logits(single, parameters).gather(1, label[None, None]).sum()
 
     held = {name: parameter.detach() for name, parameter in chosen.items()}
     # The other parameters require gradients, and would make the result part of a graph.
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop because we have not yet")
         gradients = vmap(grad(logit), in_dims=(None, 0, 0))(held, inputs, target)
-    return torch.cat([at_least_float32(gradients[name]).reshape(len(inputs), -1) for name in chosen], 1)
+    return torch.cat([at_least_float32(gradients[name]).reshape(len(target), -1) for name in chosen], 1)
 
 
-def looped_gradients(logits: Logits, chosen: Sequence[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+def looped_gradients(logits: Logits, chosen: Sequence[Tensor], inputs: Batch, target: Tensor) -> Tensor:
     """Gradients (n_samples, n_elements) in the chosen parameters, one backward pass per sample."""
     rows = []
-    for sample, label in zip(inputs, target, strict=True):
+    for sample, label in zip(samples(inputs), target, strict=True):
         gradients = sample_gradients(logits, chosen, sample, label)
         rows.append(torch.cat([at_least_float32(gradient).flatten() for gradient in gradients]))
     return torch.stack(rows)
 
 
 def sample_gradients(
-    logits: Logits, chosen: Sequence[Tensor], sample: Tensor, label: Tensor, *, create_graph: bool = False
+    logits: Logits, chosen: Sequence[Tensor], sample: Batch, label: Tensor, *, create_graph: bool = False
 ) -> tuple[Tensor, ...]:
-    """Gradients of one sample's logit, zero in parameters that it does not depend on.
+    """Gradients of the logit of a batch of one sample, zero in parameters that it does not depend on.
 
     Raises:
         InvalidValueError: autograd cannot differentiate the network.
     """
-    logit = logits(sample[None]).gather(1, label[None, None]).sum()
+    logit = logits(sample).gather(1, label[None, None]).sum()
     if not logit.requires_grad:
         return tuple(torch.zeros_like(parameter) for parameter in chosen)
     return differentiated(logits, logit, chosen, create_graph=create_graph)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dualview_plugin.batches import Batch
 from dualview_plugin.gradients.autograd_fallback import at_least_float32, differentiated
 from dualview_plugin.gradients.layer_rules import prefers_outer
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.parameter_uses import LayerCall, count_uses, recorded_calls
-from dualview_plugin.gradients.sample_gradients import OuterProducts, sum_of
+from dualview_plugin.gradients.sample_gradients import OuterProducts, exact_norms, sum_of
 
 # The weighted sums of right gradients agree to this many times the square root of the rounding unit; wrong ones do not
 # agree at all.
@@ -62,7 +63,7 @@ class BatchPass:
         uses: how many edges of the graph lead to each parameter.
     """
 
-    def __init__(self, logits: Logits, parameters: Mapping[str, nn.Parameter], inputs: Tensor, target: Tensor) -> None:
+    def __init__(self, logits: Logits, parameters: Mapping[str, nn.Parameter], inputs: Batch, target: Tensor) -> None:
         self._logits, self._parameters = logits, parameters
         with recorded_calls(logits.model, parameters) as calls:
             self.chosen = logits(inputs).gather(1, target[:, None]).squeeze(1)
@@ -100,7 +101,8 @@ class BatchPass:
 
     def dense(self, name: str) -> Tensor:
         """The gradients (n_samples, n_elements) of a parameter by rules, summed over its uses."""
-        return torch.stack([use.dense() for use in self._by_name[name]]).sum(0)
+        first, *others = (use.dense() for use in self._by_name[name])
+        return first if not others else torch.stack([first, *others]).sum(0)
 
     def outer(self, name: str) -> OuterProducts:
         """The gradients of a parameter by rules as outer products, summed over its uses."""
@@ -135,6 +137,6 @@ def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> 
     if isinstance(found, OuterProducts):
         sums, sizes = found.weighted_sum(weights), found.squared_norms().sqrt()
     else:
-        sums, sizes = weights.to(found) @ found, torch.linalg.vector_norm(found, dim=1, dtype=torch.float64)
+        sums, sizes = weights.to(found) @ found, exact_norms(found)
     error = torch.linalg.vector_norm(sums.flatten() - expected.flatten(), dtype=torch.float64)
     return bool((error <= tolerance * sizes.sum()) | ~sizes.isfinite().all())

@@ -17,6 +17,9 @@ from torch.nn import functional
 
 from dualview_plugin.gradients.sample_gradients import OuterProducts
 
+# Elements of the patches of a convolution that are written out at a time, 16 MiB in float32.
+_PATCH_ELEMENTS = 2**22
+
 # Modules are of the types that the rules are registered for; Any spares a cast in each of them.
 DenseRule = Callable[[Any, Tensor, Tensor], Tensor]
 OuterRule = Callable[[Any, Tensor, Tensor], OuterProducts]
@@ -98,21 +101,25 @@ def _embedding_weight(module: nn.Embedding, inputs: Tensor, delta: Tensor) -> Te
 
 
 def _convolution_outer(module: Any, inputs: Tensor, delta: Tensor) -> OuterProducts:
-    windows = torch.stack([window.flatten(2) for window in _windows(module, inputs, delta)], 2)
-    return OuterProducts(
-        delta.flatten(2).mT, windows.flatten(1, 2).mT, delta.shape[1]
-    )  # columns: channel, then offset in the kernel
+    return OuterProducts(delta.flatten(2).mT, _patches(module, inputs, delta).flatten(1, 2).mT, delta.shape[1])
 
 
 def _convolution_weight(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:
-    """One small matrix product per offset in the kernel, so that no (positions x kernel) patch matrix is built."""
-    n_samples, groups = delta.shape[0], module.groups
-    rows = delta.reshape(n_samples, groups, module.out_channels // groups, -1)
-    offsets = [
-        rows @ window.reshape(n_samples, groups, module.in_channels // groups, -1).mT
-        for window in _windows(module, inputs, delta)
-    ]
-    return torch.stack(offsets, -1).reshape(n_samples, *module.weight.shape)
+    """One matrix product for each sample, on the patches of few samples at a time."""
+    n_samples, groups, n_positions = len(delta), module.groups, delta[:1, 0].numel()
+    rows = delta.reshape(n_samples, groups, module.out_channels // groups, n_positions)
+    weights = delta.new_empty(n_samples, *rows.shape[1:3], module.weight[0].numel())
+    step = max(1, _PATCH_ELEMENTS // max(1, module.weight[0].numel() * groups * n_positions))
+    for start in range(0, n_samples, step):
+        part = slice(start, start + step)
+        patches = _patches(module, inputs[part], delta[part]).reshape(-1, groups, weights.shape[-1], n_positions)
+        torch.matmul(rows[part], patches.mT, out=weights[part])
+    return weights.view(n_samples, *module.weight.shape)
+
+
+def _patches(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:
+    """What each offset in the kernel sees: (n_samples, in_channels, n_offsets, n_positions)."""
+    return torch.stack(list(_windows(module, inputs, delta)), 2).flatten(3)
 
 
 def _windows(module: Any, inputs: Tensor, delta: Tensor) -> Iterator[Tensor]:

@@ -1,14 +1,15 @@
-"""The logits of a batch, checked, from a network that may write to its input or squeeze a batch of one."""
+"""The logits of a batch, from a network that may write to its input or squeeze a batch of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.batches import Batch, concatenated, mapped, n_rows
+from dualview_plugin.network import Caller
 
 
 @dataclass(frozen=True)
@@ -16,33 +17,30 @@ class Logits:
     """The map from a batch to its logits (n_samples, n_classes).
 
     Args:
-        model: the network.
-        owner: the class that asks, for error messages.
+        call: how the network is called.
         doubles_single: pass a batch of one twice, for a network that squeezes its batch axis away.
-        forward: what runs in place of the network, with other parameters.
     """
 
-    model: nn.Module
-    owner: str
+    call: Caller
     doubles_single: bool = False
-    forward: Callable[[Tensor], object] | None = None
 
-    def of(self, forward: Callable[[Tensor], object]) -> Logits:
-        """The same around another forward pass."""
-        return replace(self, forward=forward)
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.call.model
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits of inputs (n_samples, …), which stay as they are.
+    @property
+    def owner(self) -> str:
+        """The class that asks, for error messages."""
+        return self.call.owner
+
+    def __call__(self, inputs: Batch, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits of inputs (n_samples, …), which stay as they are; with other parameters, by name, if given.
 
         Raises:
             InvalidValueError: the output is no floating matrix with one row for each sample.
         """
-        doubled = self.doubles_single and len(inputs) == 1
-        batch = torch.cat([inputs, inputs]) if doubled else inputs.clone()
-        outputs = (self.forward or self.model)(batch)
-        if not (isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == len(batch)):
-            got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise InvalidValueError("model", self.owner, "a network with outputs of shape (n_samples, n_classes)", got)
-        if not outputs.is_floating_point():
-            raise InvalidValueError("model", self.owner, "a network with floating outputs", str(outputs.dtype))
-        return outputs[:1] if doubled else outputs
+        doubled = self.doubles_single and n_rows(inputs) == 1
+        batch = concatenated([inputs, inputs]) if doubled else mapped(torch.clone, inputs)
+        logits = self.call(batch) if parameters is None else self.call.with_parameters(parameters, batch)
+        return logits[:1] if doubled else logits

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dualview_plugin.batches import Batch, concatenated, mapped, rows_of
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients.autograd_fallback import (
     at_least_float32,
@@ -20,7 +21,7 @@ from dualview_plugin.gradients.batch_pass import BatchPass
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters
 from dualview_plugin.gradients.sample_gradients import OuterProducts, SampleGradients
-from dualview_plugin.network import evaluating
+from dualview_plugin.network import Caller, evaluating
 
 # Relative difference at which the vectorised gradients of the fallback count as those of the loop.
 _VMAP_TOLERANCE = 1e-3
@@ -53,7 +54,8 @@ class PerSampleGradients:
     differentiated sample by sample.
 
     Args:
-        model: the network, evaluated in eval mode; its parameters count whether they are frozen or not.
+        model: the network, or the map from a batch to its logits, evaluated in eval mode; its parameters count whether
+            they are frozen or not.
         layers: dotted names of the layers whose parameters θ count; None for all.
         owner: the class that asks, for error messages.
         doubles_single: pass a batch of one twice, for a network that squeezes its batch axis away.
@@ -69,15 +71,16 @@ class PerSampleGradients:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Caller,
         layers: Collection[str] | None = None,
         *,
         owner: str = "PerSampleGradients",
         doubles_single: bool = False,
     ) -> None:
-        self._parameters = select_parameters(model, layers, owner)
-        self._logits = Logits(model, owner, doubles_single)
-        self._model, self._owner = model, owner
+        call = model if isinstance(model, Caller) else Caller(model, owner)
+        self._parameters = select_parameters(call.model, layers, owner)
+        self._logits = Logits(call, doubles_single)
+        self._model, self._owner = call.model, owner
         self._plan: _Plan | None = None
         self._with_rule: set[str] = set()
         self._vectorises: dict[tuple[str, ...], bool] = {}
@@ -87,6 +90,11 @@ class PerSampleGradients:
     def n_parameters(self) -> int:
         """Number of parameters that count, tied ones once."""
         return sum(parameter.numel() for parameter in self._parameters.values())
+
+    @property
+    def dense_shapes(self) -> list[torch.Size]:
+        """The shapes of the parameters whose gradients are held as they are, in their order; after the first batch."""
+        return [] if self._plan is None else [self._parameters[name].shape for name in self._plan.dense]
 
     @property
     def parameters_with_rule(self) -> set[str]:
@@ -106,27 +114,31 @@ class PerSampleGradients:
         parts |= {name: matrices.flatten(1) for name, matrices in outer.items()}
         return torch.cat([parts[name] for name in self._parameters], 1)
 
-    def __call__(self, inputs: Tensor, target: Tensor) -> SampleGradients:
+    def __call__(self, inputs: Batch, target: Tensor) -> SampleGradients:
         """The gradients of logit ``target[i]`` (n_samples,) int64 for ``inputs[i]`` (n_samples, …), for each i."""
-        if len(inputs) == 1 and self._logits.doubles_single:
-            return self(torch.cat([inputs, inputs]), torch.cat([target, target])).first(1)
+        if len(target) == 1 and self._logits.doubles_single:
+            return self(concatenated([inputs, inputs]), torch.cat([target, target])).first(1)
         with evaluating(self._model), differentiable(self._model, self._parameters):
-            inputs, target = inputs.clone(), target.clone()  # no inference tensors, which autograd does not save
+            inputs, target = (
+                mapped(torch.clone, inputs),
+                target.clone(),
+            )  # no inference tensors, which autograd does not save
             batch = self._pass(inputs, target)
             if self._plan is None:
-                self._plan = self._make_plan(batch, inputs[:1], target[:1])
+                self._plan = self._make_plan(batch, rows_of(inputs, slice(1)), target[:1])
             return self._gradients(batch, inputs, target, self._plan)
 
-    def flat(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def flat(self, inputs: Batch, target: Tensor) -> Tensor:
         """The gradients of few samples as one matrix (n_samples, n_parameters), parameters in the network's order."""
         with evaluating(self._model), differentiable(self._model, self._parameters):
-            return looped_gradients(self._logits, list(self._parameters.values()), inputs.clone(), target.clone())
+            copy = mapped(torch.clone, inputs)
+            return looped_gradients(self._logits, list(self._parameters.values()), copy, target.clone())
 
-    def directional_derivatives(self, sample: Tensor, label: Tensor, directions: Tensor) -> Tensor:
+    def directional_derivatives(self, sample: Batch, label: Tensor, directions: Tensor) -> Tensor:
         """Derivatives ⟨∇_θ f_c(x), v⟩ (n_directions,) along directions v in θ, themselves differentiable in x.
 
         Args:
-            sample: x, one sample without an axis for samples.
+            sample: x, a batch of one sample.
             label: c, a scalar.
             directions: v (n_directions, n_parameters), as in ``flat``.
         """
@@ -135,13 +147,13 @@ class PerSampleGradients:
             gradients = sample_gradients(self._logits, parameters, sample, label.clone(), create_graph=True)
             return directions @ torch.cat([at_least_float32(gradient).flatten() for gradient in gradients])
 
-    def _pass(self, inputs: Tensor, target: Tensor) -> BatchPass:
+    def _pass(self, inputs: Batch, target: Tensor) -> BatchPass:
         return BatchPass(self._logits, self._parameters, inputs, target)
 
-    def _make_plan(self, batch: BatchPass, sample: Tensor, target: Tensor) -> _Plan:
+    def _make_plan(self, batch: BatchPass, sample: Batch, target: Tensor) -> _Plan:
         """Decide with batches of several sizes, so that no other axis passes for that of the samples by chance."""
         self._check_network(batch)
-        few = [self._pass(sample.expand(size, *sample.shape[1:]), target.expand(size)) for size in (2, 3)]
+        few = [self._pass(concatenated([sample] * size), target.expand(size)) for size in (2, 3)]
         self._with_rule = batch.covered() & few[0].covered() & few[1].covered()
         wants = [name for name in self._parameters if name in self._with_rule and few[0].wants_outer(name)]
         outer = {name: few[0].outer(name).one_hot for name in wants}
@@ -158,7 +170,7 @@ class PerSampleGradients:
             got = "outputs without a gradient, as under torch.no_grad() or after detach()"
             raise InvalidValueError("model", self._owner, constraint, got)
 
-    def _gradients(self, batch: BatchPass, inputs: Tensor, target: Tensor, plan: _Plan) -> SampleGradients:
+    def _gradients(self, batch: BatchPass, inputs: Batch, target: Tensor, plan: _Plan) -> SampleGradients:
         found: dict[str, Tensor | OuterProducts] = {}
         if batch.uses == plan.uses:
             found = self._by_rules(batch, plan)
@@ -166,7 +178,7 @@ class PerSampleGradients:
         if batch.uses == plan.uses:
             others = [name for name in others if batch.uses[name]]
         found |= self._by_autograd(others, inputs, target, plan)
-        return self._in_layout(found, inputs, plan)
+        return self._in_layout(found, len(target), plan)
 
     def _by_rules(self, batch: BatchPass, plan: _Plan) -> dict[str, Tensor | OuterProducts]:
         """The gradients that rules give, some of them after a comparison with autograd."""
@@ -193,7 +205,7 @@ class PerSampleGradients:
         self._with_rule -= set(wrong)
 
     def _by_autograd(
-        self, names: Sequence[str], inputs: Tensor, target: Tensor, plan: _Plan
+        self, names: Sequence[str], inputs: Batch, target: Tensor, plan: _Plan
     ) -> dict[str, Tensor | OuterProducts]:
         """The gradients in these parameters by differentiating each sample, in the form of the plan."""
         if not names:
@@ -207,11 +219,11 @@ class PerSampleGradients:
                 found[name] = OuterProducts.from_matrices(part.reshape(len(part), n_rows, -1), one_hot=plan.outer[name])
         return found
 
-    def _fallback(self, names: tuple[str, ...], inputs: Tensor, target: Tensor) -> Tensor:
+    def _fallback(self, names: tuple[str, ...], inputs: Batch, target: Tensor) -> Tensor:
         """The gradients (n_samples, n_elements) side by side, vectorised if that gives what a loop gives."""
         chosen = {name: self._parameters[name] for name in names}
         if names not in self._vectorises:
-            self._vectorises[names] = self._vmap_works(chosen, inputs[:2], target[:2])
+            self._vectorises[names] = self._vmap_works(chosen, rows_of(inputs, slice(2)), target[:2])
         if self._vectorises[names]:
             try:
                 return vectorised_gradients(self._logits, chosen, inputs, target)
@@ -219,7 +231,7 @@ class PerSampleGradients:
                 self._vectorises[names] = False
         return looped_gradients(self._logits, list(chosen.values()), inputs, target)
 
-    def _vmap_works(self, chosen: Mapping[str, Tensor], inputs: Tensor, target: Tensor) -> bool:
+    def _vmap_works(self, chosen: Mapping[str, Tensor], inputs: Batch, target: Tensor) -> bool:
         """Whether vmap knows every operation of the network and every way it reaches its parameters."""
         expected = looped_gradients(self._logits, list(chosen.values()), inputs, target)
         try:
@@ -228,19 +240,19 @@ class PerSampleGradients:
             return False
         return bool((found - expected).norm() <= _VMAP_TOLERANCE * expected.norm())
 
-    def _in_layout(self, found: Mapping[str, Tensor | OuterProducts], inputs: Tensor, plan: _Plan) -> SampleGradients:
+    def _in_layout(self, found: Mapping[str, Tensor | OuterProducts], n_samples: int, plan: _Plan) -> SampleGradients:
         """The gradients in the form of the plan; zeros for parameters that the batch does not use."""
         like = torch.empty(0, dtype=self._dtype(), device=next(iter(self._parameters.values())).device)
-        dense, outer = [like.new_zeros(len(inputs), 0)], {}
+        dense, outer = [like.new_zeros(n_samples, 0)], {}
         for name, parameter in self._parameters.items():
             gradients = found.get(name)
             if isinstance(gradients, OuterProducts):
                 outer[name] = gradients
             elif name in plan.outer:
-                shape = len(inputs), len(parameter), parameter[0].numel()
+                shape = n_samples, len(parameter), parameter[0].numel()
                 outer[name] = OuterProducts.zeros(shape, like, one_hot=plan.outer[name])
             else:
-                dense.append(like.new_zeros(len(inputs), parameter.numel()) if gradients is None else gradients)
+                dense.append(like.new_zeros(n_samples, parameter.numel()) if gradients is None else gradients)
         return SampleGradients(torch.cat(dense, 1).detach(), outer)
 
     def _dtype(self) -> torch.dtype:

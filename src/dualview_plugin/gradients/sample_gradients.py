@@ -10,6 +10,8 @@ from torch import Tensor
 
 # Elements of the (samples x terms) by (samples x terms) matrix that an inner product holds at a time.
 _PAIR_ELEMENTS = 2**24
+# Numbers whose norm is taken at a time, and the norm above which squares that vanish in float32 do not count.
+_NORM_PIECE, _SAFE_NORM = 256, 1e-10
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class OuterProducts:
 
     def is_finite(self) -> Tensor:
         """Whether all factors of a sample are finite, (n_samples,)."""
-        return self.left.isfinite().all(-1).flatten(1).all(1) & self.right.isfinite().flatten(1).all(1)
+        right = rows_are_finite(self.right.flatten(1))
+        return right if self.one_hot else right & rows_are_finite(self.left.flatten(1))
 
     @classmethod
     def zeros(cls, shape: tuple[int, int, int], like: Tensor, *, one_hot: bool) -> OuterProducts:
@@ -142,7 +145,7 @@ class SampleGradients:
 
     def norms(self) -> Tensor:
         """Euclidean norms over all parameters (n_samples,), in float64."""
-        squares: Tensor = torch.linalg.vector_norm(self.dense, dim=1, dtype=torch.float64).square()
+        squares = exact_norms(self.dense).square()
         for product in self.outer.values():
             squares += product.squared_norms()
         return squares.sqrt()
@@ -157,7 +160,7 @@ class SampleGradients:
 
     def is_finite(self) -> Tensor:
         """Whether a gradient is finite, (n_samples,)."""
-        finite: Tensor = self.dense.isfinite().all(1)
+        finite = rows_are_finite(self.dense)
         for product in self.outer.values():
             finite &= product.is_finite()
         return finite
@@ -173,6 +176,28 @@ class SampleGradients:
         gathered = list(parts)
         outer = {name: stack([part.outer[name] for part in gathered]) for name in gathered[0].outer}
         return cls(torch.cat([part.dense for part in gathered]), outer)
+
+
+def exact_norms(rows: Tensor) -> Tensor:
+    """The Euclidean norms (n,) of rows (n, size) in float64, also where the squares of their type overflow or vanish.
+
+    Norms of short pieces are taken in the type of the rows, which is several times faster. Rows for which that is too
+    narrow come again.
+    """
+    whole = rows.shape[1] // _NORM_PIECE * _NORM_PIECE
+    pieces = torch.linalg.vector_norm(torch.unflatten(rows[:, :whole], 1, (-1, _NORM_PIECE)), dim=2)
+    rest = torch.linalg.vector_norm(rows[:, whole:], dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(pieces, dim=1, dtype=torch.float64).hypot(rest)
+    narrow = ~((norms > _SAFE_NORM) & norms.isfinite())
+    if bool(narrow.any()):
+        norms[narrow] = torch.linalg.vector_norm(rows[narrow], dim=1, dtype=torch.float64)
+    return norms
+
+
+def rows_are_finite(rows: Tensor) -> Tensor:
+    """Whether all entries of a row are finite, (n,): no sum hides what is not, and a sum that is not is looked into."""
+    finite = rows.sum(1).isfinite()
+    return finite if bool(finite.all()) else rows.isfinite().all(1)
 
 
 def _pairs(first: Tensor, second: Tensor) -> Tensor:

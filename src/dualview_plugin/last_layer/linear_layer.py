@@ -27,21 +27,24 @@ class LinearLayer:
     eps: float
 
     @classmethod
-    def last_of(cls, model: nn.Module, name: str, features: Tensor, logits: Tensor, owner: str) -> LinearLayer:
+    def last_of(
+        cls, model: nn.Module, name: str, features: Tensor, logits: Tensor, owner: str, output: int | None = None
+    ) -> LinearLayer:
         """The last layer of a network, after a test that it maps its features to the network's outputs.
 
         Args:
             model: the network.
             name: dotted name of the layer, or of a module that does no more than it does (dropout and the layer).
             features: what flows into the module for some samples, flattened (n, n_features).
-            logits: the network's outputs for them (n, n_classes).
+            logits: the network's outputs for them (n, n_classes), or the two logits (−z/2, z/2) of one output z.
             owner: the class that asks, for the message.
+            output: which output z is, if it was chosen.
 
         Raises:
             InvalidValueError: the module is not linear, or something else follows it, such as a softmax, a scale, or
                 another layer.
         """
-        layer = _find(model.get_submodule(name), features.shape[1], logits.shape[1])
+        layer = _find(model.get_submodule(name), features.shape[1], logits.shape[1], output)
         if layer is None or not layer._reproduces(features, logits):
             constraint = "the linear layer whose outputs are the network's outputs, the logits"
             raise InvalidValueError("final_fc_layer", owner, constraint, repr(name) + _advice(model, name, logits))
@@ -63,14 +66,21 @@ class LinearLayer:
         return bool(((expected - logits).abs() <= limit).all())
 
 
-def _find(module: nn.Module, n_features: int, n_classes: int) -> LinearLayer | None:
+def _find(module: nn.Module, n_features: int, n_classes: int, output: int | None) -> LinearLayer | None:
     """The last linear map from the features to the classes in a module; None if it has none."""
     for layer in reversed(list(module.modules())):
         weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-        if _is_matrix(weight) and weight.flatten(1).shape == (n_classes, n_features):
-            eps = torch.finfo(weight.dtype).eps
-            matrix = weight.detach().flatten(1).to(torch.float64)
-            return LinearLayer(matrix, matrix.new_zeros(n_classes) if bias is None else bias.detach().to(matrix), eps)
+        if not _is_matrix(weight) or weight[0].numel() != n_features:
+            continue
+        eps = torch.finfo(weight.dtype).eps
+        matrix = weight.detach().flatten(1).to(torch.float64)
+        bias = matrix.new_zeros(len(matrix)) if bias is None else bias.detach().to(matrix)
+        if output is None and len(matrix) == n_classes:
+            return LinearLayer(matrix, bias, eps)
+        if n_classes == 2 and (len(matrix) == 1 or (output is not None and output < len(matrix))):
+            row = output or 0
+            half, shift = matrix[row] / 2, bias[row] / 2
+            return LinearLayer(torch.stack([-half, half]), torch.stack([-shift, shift]), eps)
     return None
 
 

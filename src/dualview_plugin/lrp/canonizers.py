@@ -16,6 +16,11 @@ from zennit.types import BatchNorm, ConvolutionTranspose, Linear
 from dualview_plugin.lrp.module_calls import rule_of
 
 _CALL = "dualview_plugin.lrp: run of a layer"
+# Nodes that may hand a layer's output to a batch norm with its channels; whether they do is seen by the values.
+_COPIES = {
+    "Alias", "AsStrided", "Cat", "Clone", "ConstantPadNd", "Contiguous", "Expand", "Identity", "Permute", "Reshape",
+    "ReshapeAlias", "Slice", "Squeeze", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View",
+}  # fmt: skip
 
 
 def propose_canonizers(model: nn.Module) -> list[Canonizer]:
@@ -50,8 +55,9 @@ class MergeBatchNorms(Canonizer):  # type: ignore[misc]
     """Rules see a linear layer and the batch norm behind it as one layer.
 
     A batch norm is merged into a layer if its input is that layer's output in the pass itself. The order in which
-    modules were assigned has no say. The forward pass is left as it is: the layer has the merged weights only while its
-    rule is evaluated in the backward pass, and the batch norm hands relevance through.
+    modules were assigned has no say, nor has a copy, a transposition or a reshaping in between that keeps channels
+    apart. The forward pass is left as it is: the layer has the merged weights only while its rule is evaluated in the
+    backward pass, and the batch norm hands relevance through.
 
     A batch norm that is not merged keeps the composite's rule. Zennit's is ``Pass``, which is exact where biases absorb
     nothing: each output of a batch norm has a single input.
@@ -89,7 +95,7 @@ class MergeBatchNorms(Canonizer):  # type: ignore[misc]
         identity = _zennits_identity(args[0])
         if rule_of(layer) is None or output.grad_fn is None or identity is None:
             return
-        run = LayerRun(layer, has_channels_second=output.ndim == layer.weight.ndim)
+        run = LayerRun(layer, output.detach())
         metadata: Any = output.grad_fn.metadata  # a dictionary, declared as a method
         metadata[_CALL] = run
         output.grad_fn.register_hook(lambda *_: run.merge())
@@ -101,22 +107,32 @@ class _PassIfMerged(Pass):  # type: ignore[misc]
 
     def pre_forward(self, module: nn.Module, input: Any) -> Any:
         """Take note of the pair, and put Zennit's identity in front of the batch norm."""
-        run = layer_run(input[0].grad_fn)
-        self.idle = run is None or not run.has_channels_second
+        run, copies = _run_behind_copies(input[0].grad_fn)
+        self.idle = run is None or not run.gives_channels_of(input[0])
+        if run is not None and self.idle and copies:
+            run.moved.append(module)
         if run is None or self.idle:
             return None
         run.norms.append(module)
+        run.copies += copies
         return super().pre_forward(module, input)
 
 
 @dataclass
 class LayerRun:
-    """One run of a linear layer, and the batch norms that take its output."""
+    """One run of a linear layer, its output without the graph, and the batch norms that take it."""
 
     layer: nn.Module
-    has_channels_second: bool
+    output: Tensor
     norms: list[nn.Module] = field(default_factory=list)
+    copies: list[Any] = field(default_factory=list)  # the graph's nodes between the layer and the batch norms
+    moved: list[nn.Module] = field(default_factory=list)  # batch norms that take the output in part or mixed up
     original: dict[str, Any] | None = None
+
+    def gives_channels_of(self, norm_input: Tensor) -> bool:
+        """Whether a batch norm's channels are the layer's, with their values in the layer's order."""
+        own, normed = self.output.movedim(-1 if isinstance(self.layer, nn.Linear) else 1, 0), norm_input.movedim(1, 0)
+        return torch.equal(own.reshape(len(own), -1), normed.reshape(len(normed), -1))
 
     def merge(self) -> None:
         """Give the layer weights that include the batch norm, if exactly one takes its output."""
@@ -136,6 +152,18 @@ class LayerRun:
 def layer_run(node: Any) -> LayerRun | None:
     """The run of a linear layer that ends at this node of the graph, if a canonizer has noted one."""
     return None if node is None else node.metadata.get(_CALL)
+
+
+def _run_behind_copies(node: Any) -> tuple[LayerRun | None, list[Any]]:
+    """The run whose output, or a copy of it, ends at this node of the graph, and the nodes of copies in between."""
+    copies: list[Any] = []
+    while node is not None and layer_run(node) is None:
+        kind = node.name().rpartition("::")[2].partition("Backward")[0]
+        if kind not in _COPIES or len(node.next_functions) != 1:
+            return None, []
+        copies.append(node)
+        node = node.next_functions[0][0]
+    return layer_run(node), copies
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from zennit.canonizers import Canonizer
 from zennit.core import Hook
 
 
@@ -65,15 +64,6 @@ def rule_of(module: nn.Module) -> Any:
     owners = [getattr(hook, "__self__", None) for hook in module._forward_hooks.values()]
     rules = (owner for owner in reversed(owners) if isinstance(owner, Hook) and not getattr(owner, "idle", False))
     return next(rules, None)
-
-
-def set_rules_aside(model: nn.Module) -> None:
-    """Take the hooks of rules and canonizers that the user has registered off the modules."""
-    for module in model.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key, hook in list(hooks.items()):
-                if isinstance(getattr(hook, "__self__", None), (Hook, Canonizer)):
-                    del hooks[key]
 
 
 def nodes_of(value: Any) -> frozenset[Any]:

@@ -74,7 +74,7 @@ class PairwiseRelevance:
     Args:
         method: a method with a feature kernel: DualView or RepresenterPoints.
         composite: a composite of Zennit, with the canonizers that the network needs, or the name of one, which then
-            gets the proposed ones (:func:`named_composite` also takes options).
+            gets those proposed for the network of each call (:func:`named_composite` also takes options).
         batch_size: pairs in one pass; None: the method's own batch size.
 
     Raises:
@@ -85,6 +85,10 @@ class PairwiseRelevance:
 
     Differs: the paper's own code starts from one of the factors, which Zennit takes for the relevance itself; here
     the start is the whole share, so that relevance sums to the attribution.
+
+    Note:
+        A composite's rule for average pooling sees modules only, such as ``nn.AdaptiveAvgPool2d``. Functions for it,
+        and ``z.mean((2, 3))``, share relevance out evenly instead, so that maps differ from those of the module.
 
     Cost: one attribution, and for each side one forward and one backward pass per ``batch_size`` pairs.
     """
@@ -101,7 +105,8 @@ class PairwiseRelevance:
             constraint = "a method with a feature kernel (DualView, RepresenterPoints), whose values features share in"
             raise InvalidTypeError("method", owner, constraint, type(method).__name__)
         self.method = method
-        self.composite = as_composite(composite, method.model, owner)
+        as_composite(composite, method.model, owner)  # raises now what would be raised later
+        self.composite = composite
         size = method.batch_size if batch_size is None else batch_size
         self.batch_size = check_integer(size, "batch_size", owner)
 
@@ -143,7 +148,8 @@ class PairwiseRelevance:
             rows = max(1, self.batch_size // indices.shape[1])
             blocks = method.blocks(test, target, rows)
             method.ensure_fitted()
-            propagation = Propagation(method.extractor, self.composite, owner)
+            composite = as_composite(self.composite, method.model, owner)
+            propagation = Propagation(method.extractor, composite, owner)
             balances: list[SideBalance] = []
             pairs = [
                 self._block(*block, rows_of, propagation, balances)

@@ -16,11 +16,17 @@ from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.lrp.canonizers import layer_run
 from dualview_plugin.lrp.conservation import biases_take_part
-from dualview_plugin.lrp.module_calls import nodes_of, recorded_calls, rule_of, set_rules_aside
+from dualview_plugin.lrp.layer_calls import DIFFERENTIABLE, other_layers, ready_for_rules, refuse_other_layers
+from dualview_plugin.lrp.module_calls import nodes_of, recorded_calls, rule_of
 from dualview_plugin.lrp.plain_weights import plain_weights
 from dualview_plugin.lrp.same_function import N_PROBES, recorded_outputs, relative_difference, responsible_layers
-from dualview_plugin.lrp.uncovered import RelevanceGraph, refuse_layers_without_a_rule, warn_of_uncovered_places
-from dualview_plugin.network import guest, restored
+from dualview_plugin.lrp.uncovered import (
+    RelevanceGraph,
+    hand_on_through_negations,
+    refuse_layers_without_a_rule,
+    warn_of_uncovered_places,
+)
+from dualview_plugin.network import guest, restored, rules_set_aside
 
 
 def propagate(
@@ -74,24 +80,28 @@ class Propagation:
         if not inputs.is_floating_point():
             raise InvalidTypeError("inputs", self.owner, "floating to be differentiated", str(inputs.dtype))
         model = self.extractor.model
-        with guest(model), restored(model), plain_weights(model, self.owner):
-            set_rules_aside(model)
+        with guest(model), rules_set_aside(model), plain_weights(model, self.owner):
             return self._pass(inputs, start)
 
     def _pass(self, inputs: Tensor, start: Callable[[Tensor], Tensor]) -> Tensor:
         """The pass on a prepared network."""
         plain = None if self._checked else self._plain(inputs[:N_PROBES])
         point = inputs.detach().clone().requires_grad_()
-        with _registered(self.composite, self.extractor.model), torch.enable_grad():
-            with recorded_calls(self.extractor.model) as calls:
+        model, owner = self.extractor.model, self.owner
+        with _registered(self.composite, model), ready_for_rules(model, owner), torch.enable_grad():
+            with recorded_calls(model) as calls, other_layers(model, plain is not None) as others:
                 features, _ = self.extractor(point)
-            graph = RelevanceGraph.between(features, point)
+            graph = RelevanceGraph.between(features, point) if features.requires_grad else None
+            if graph is None or not graph.nodes.intersection(nodes_of(features)):
+                raise InvalidValueError("model", owner, DIFFERENTIABLE, "features without a graph to the inputs")
+            refuse_other_layers(others, owner)
             if plain is not None:
                 refuse_layers_without_a_rule(graph, calls, self.owner)
                 self._refuse_another_function(inputs[:N_PROBES], features[:N_PROBES].detach(), *plain)
-                warn_of_uncovered_places(graph, calls, stacklevel=5)
+                warn_of_uncovered_places(graph, calls)
                 self.with_biases = biases_take_part(calls)
                 self._checked = True
+            hand_on_through_negations(graph, calls)
             _unmerge_shared_outputs(graph)
             start_relevance = start(features.detach()).to(features)
             (relevance,) = torch.autograd.grad(features, point, grad_outputs=start_relevance)
@@ -153,5 +163,5 @@ def _unmerge_shared_outputs(graph: RelevanceGraph) -> None:
     """Merge no batch norm into a layer whose output something else takes too."""
     for node in graph.nodes:
         run = layer_run(node)
-        if run is not None and len(graph.users[node]) > 1:
+        if run is not None and any(len(graph.users[part]) > 1 for part in (node, *run.copies) if part in graph.nodes):
             run.norms.clear()

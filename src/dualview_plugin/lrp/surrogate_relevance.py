@@ -28,7 +28,8 @@ class SurrogateRelevance:
 
     Args:
         method: a method with a feature kernel: DualView or RepresenterPoints.
-        composite: a composite of Zennit or the name of one, as for :class:`PairwiseRelevance`.
+        composite: a composite of Zennit or the name of one, as for :class:`PairwiseRelevance`: the name is made a
+            composite for the network of each call.
 
     Raises:
         InvalidTypeError: an attribution without a feature kernel, or something else than a composite.
@@ -41,7 +42,8 @@ class SurrogateRelevance:
             constraint = "a method with a feature kernel (DualView, RepresenterPoints), which has a surrogate"
             raise InvalidTypeError("method", owner, constraint, type(method).__name__)
         self.method = method
-        self.composite = as_composite(composite, method.model, owner)
+        as_composite(composite, method.model, owner)  # raises now what would be raised later
+        self.composite = composite
 
     def attribute(self, inputs: Inputs, target: Target = None) -> Tensor:
         """The map of each input, the shape of the inputs, signed.
@@ -75,7 +77,9 @@ class SurrogateRelevance:
         with method.visit():
             blocks = method.blocks(inputs, target)
             method.ensure_fitted()
-            relevance = Propagation(method.extractor, self.composite, type(self).__name__)
+            owner = type(self).__name__
+            composite = as_composite(self.composite, method.model, owner)
+            relevance = Propagation(method.extractor, composite, owner)
             return torch.cat([relevance(batch, partial(_logit_shares, method, classes)) for batch, classes in blocks])
 
 

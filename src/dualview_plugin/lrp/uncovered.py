@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 from zennit.rules import Pass
 
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
+from dualview_plugin.lrp.canonizers import layer_run
 from dualview_plugin.lrp.module_calls import ModuleCall
 
 # Nodes that move values, pick some of them, average them, or are linear on each side of a threshold.
@@ -41,6 +43,8 @@ _PHRASES = {
     "is not conserved there",
     "scale": "multiplies by constants in {n} place(s) that no rule sees{where} ({kinds}): relevance is multiplied by "
     "them. Inputs are better normalised before the network than in it",
+    "moved": "gives the output of {n} layer(s) to batch norms in part or in another order{where}: they are not merged, "
+    "so that rules see these layers without them. Normalise first, and rearrange what comes behind",
     "other": "computes {kinds} in {n} place(s) that no rule sees{where}: relevance is multiplied by derivatives there "
     "and is not conserved",
 }
@@ -110,7 +114,7 @@ def refuse_layers_without_a_rule(graph: RelevanceGraph, calls: Iterable[ModuleCa
             raise InvalidValueError("model", owner, constraint, got)
 
 
-def warn_of_uncovered_places(graph: RelevanceGraph, calls: list[ModuleCall], stacklevel: int = 2) -> None:
+def warn_of_uncovered_places(graph: RelevanceGraph, calls: list[ModuleCall]) -> None:
     """One warning for each kind of place that no rule sees; nothing if no module has a rule, which is the gradient.
 
     Warns:
@@ -119,23 +123,54 @@ def warn_of_uncovered_places(graph: RelevanceGraph, calls: list[ModuleCall], sta
     if not any(call.rule is not None for call in calls):
         return
     place_of = _places(calls)
-    covered = {node for call in calls if call.rule is not None for node in call.inner_nodes()}
     found: dict[str, list[Any]] = defaultdict(list)
-    for node in graph.nodes - covered:
+    for node in graph.nodes - _covered(calls):
         found[_phrase_of(node, graph)].append(node)
+    found["moved"] = [node for node in graph.nodes if (run := layer_run(node)) is not None and run.moved]
     for phrase, text in _PHRASES.items():
         nodes = found.get(phrase)
         if nodes:
             kinds = ", ".join(sorted({kind_of(node) for node in nodes}))
             where = _in_words(sorted({place_of[node] for node in nodes if place_of.get(node)}))
             message = "the network " + text.format(n=len(nodes), where=where, kinds=kinds)
-            warnings.warn(message, ConservationWarning, stacklevel=stacklevel + 1)
+            warnings.warn(message, ConservationWarning, stacklevel=_levels_to_the_caller())
+
+
+def _levels_to_the_caller() -> int:
+    """The stack level, for a warning in the function that asks, of the first line outside of this package."""
+    package, levels = __name__.partition(".")[0], 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (package, "contextlib"):
+        frame, levels = frame.f_back, levels + 1
+    return levels
+
+
+def hand_on_through_negations(graph: RelevanceGraph, calls: list[ModuleCall]) -> None:
+    """Let −x and c − x hand relevance on as it is; autograd alone turns its sign. Nothing if no module has a rule."""
+    if any(call.rule is not None for call in calls):
+        for node in graph.nodes - _covered(calls):
+            if _is_negation(node, graph):
+                node.register_hook(lambda grad_inputs, _: tuple(g if g is None else -g for g in grad_inputs))
+
+
+def _is_negation(node: Any, graph: RelevanceGraph) -> bool:
+    """−x, or c − x with c that does not depend on the input."""
+    kind = kind_of(node)
+    if kind not in ("Neg", "Sub", "Rsub") or graph.n_dependent(node) != 1 or getattr(node, "_saved_alpha", 1) != 1:
+        return False
+    first_depends = node.next_functions[0][0] in graph.nodes
+    return kind == "Neg" or first_depends == (kind == "Rsub")
+
+
+def _covered(calls: Iterable[ModuleCall]) -> set[Any]:
+    """The nodes inside of modules that have a rule."""
+    return {node for call in calls if call.rule is not None for node in call.inner_nodes()}
 
 
 def _phrase_of(node: Any, graph: RelevanceGraph) -> str:
     """The key of the phrase for a node that no rule covers; "" where relevance is handed on as it is."""
     kind, n_dependent = kind_of(node), graph.n_dependent(node)
-    if kind in _ROUTES or not node.next_functions or kind == "AccumulateGrad":
+    if kind in _ROUTES or _is_negation(node, graph) or not node.next_functions or kind == "AccumulateGrad":
         return ""
     if kind in _SUMS or kind == "Sum":
         if n_dependent > 1 or kind == "Sum":

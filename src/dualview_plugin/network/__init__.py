@@ -1,5 +1,7 @@
 """The user's network as a guest: what leaves it untouched, where it lives, and which one it is."""
 
+from dualview_plugin.network.activations import cut_at, only_point
+from dualview_plugin.network.caller import Caller, Forward, checked_function
 from dualview_plugin.network.guest import (
     evaluating,
     guest,
@@ -19,22 +21,27 @@ from dualview_plugin.network.identity import (
     tolerance,
     weights_checksum,
 )
-from dualview_plugin.network.modules import checked_model, decisions, outputs_of
+from dualview_plugin.network.modules import checked_model, decisions, layer_name
 from dualview_plugin.network.placement import Placement
 from dualview_plugin.network.snapshot import dataset_generators
 
 __all__ = [
+    "Caller",
+    "Forward",
     "Placement",
+    "checked_function",
     "checked_model",
+    "cut_at",
     "dataset_generators",
     "decisions",
     "evaluating",
     "fingerprint",
     "guest",
     "kept_weights",
+    "layer_name",
     "model_fingerprint",
     "note_writing",
-    "outputs_of",
+    "only_point",
     "plain_tensors",
     "preserved_random_state",
     "relative_difference",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor, nn
+
+from dualview_plugin.batches import Batch, mapped
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,18 @@ class Placement:
         device = tensors[0].device if tensors else torch.device("cpu")
         return cls(device, dtypes.pop() if len(dtypes) == 1 else None)
 
-    def __call__(self, batch: Tensor) -> Tensor:
+    @overload
+    def __call__(self, batch: Tensor) -> Tensor: ...
+
+    @overload
+    def __call__(self, batch: Batch) -> Batch: ...
+
+    def __call__(self, batch: Batch) -> Batch:
         """The batch on the device; floating values in the network's type, integers as they are."""
-        convert = batch.is_floating_point() and self.dtype is not None
-        placed = batch.to(self.device, self.dtype) if convert else batch.to(self.device)
+        placed: Batch = mapped(self._placed, batch)
+        return placed
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        convert = tensor.is_floating_point() and self.dtype is not None
+        placed = tensor.to(self.device, self.dtype) if convert else tensor.to(self.device)
         return placed.clone() if placed.is_inference() else placed  # a tensor that gradients can flow to

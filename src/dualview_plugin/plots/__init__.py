@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from dualview_plugin.errors import MissingDependencyError
 
 if find_spec("matplotlib") is None:
-    raise MissingDependencyError("the figures need matplotlib: pip install 'dualview-plugin[plots]'")
+    raise MissingDependencyError("the figures need matplotlib: pip install matplotlib")
 
 from dualview_plugin.plots.pairwise_relevance import plot_pairwise_relevance
 from dualview_plugin.plots.poisoning_curves import plot_poisoning_curves

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 from torch import Tensor, nn
 
-from dualview_plugin.data import as_tensor
-from dualview_plugin.network import Placement, guest
+from dualview_plugin.batches import Batch, mapped
+from dualview_plugin.data import as_batch
+from dualview_plugin.network import Caller, Placement, guest
 
 Array = NDArray[Any]
 
@@ -42,23 +43,23 @@ def row_slices(n_rows: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
-def on_device_of(model: nn.Module, inputs: Array | Tensor, owner: str) -> Tensor:
-    """The inputs as a tensor where the network is, floating ones in its type.
+def on_device_of(model: nn.Module, inputs: Array | Batch, owner: str) -> Batch:
+    """The inputs as a batch where the network is, floating ones in its type.
 
     Raises:
         InvalidTypeError: the inputs are no numbers.
     """
-    return Placement.of(model)(as_tensor(inputs, owner, "x_batch"))
+    return Placement.of(model)(as_batch(inputs, owner, "x_batch"))
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, inputs: Array | Tensor, owner: str) -> Tensor:
-    """The network's outputs in eval mode, (n_batch, n_classes), where the network is."""
+def logits_of(model: nn.Module, inputs: Array | Batch, owner: str) -> Tensor:
+    """The network's logits in eval mode, (n_batch, n_classes), where the network is."""
     with guest(model):
-        logits: Tensor = model(on_device_of(model, inputs, owner).clone())  # the network may write to its input
-    return logits
+        batch = mapped(torch.clone, on_device_of(model, inputs, owner))  # the network may write to its input
+        return Caller(model, owner)(batch)
 
 
-def decisions(model: nn.Module, inputs: Array | Tensor, owner: str) -> Tensor:
+def decisions(model: nn.Module, inputs: Array | Batch, owner: str) -> Tensor:
     """The network's decisions in eval mode, (n_batch,), where the network is."""
     return logits_of(model, inputs, owner).argmax(dim=1)

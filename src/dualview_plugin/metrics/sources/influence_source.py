@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dualview_plugin.batches import Batch, leaves
 from dualview_plugin.data import n_samples_in_order
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.metrics.sources.arrays import (
@@ -72,14 +73,14 @@ class InfluenceSource(AttributionSource):
     def _block(self, inputs: Array, target: Tensor | None) -> Array:
         """The rows of these test points."""
         if self._model is None:
-            batch = torch.as_tensor(inputs)
+            batch: Batch = torch.as_tensor(inputs)
             if target is None:
                 raise InvalidValueError("model", self._owner, "given for explained_class='decision'", None)
         else:
             batch = on_device_of(self._model, inputs, self._owner)
             target = decisions(self._model, batch, self._owner) if target is None else target
         with self._untouched():
-            return to_array(self._influence.influence((batch, target.to(batch.device)), k=None))
+            return to_array(self._influence.influence((batch, target.to(leaves(batch)[0].device)), k=None))
 
     @contextmanager
     def _untouched(self) -> Iterator[None]:

@@ -1,0 +1,89 @@
+"""Batches of any structure: a tensor, or tuples and dictionaries of tensors, whose first axis is that of the samples.
+
+``data`` makes them of what users have, dictionaries with their names in order; all other rooms take them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Batch: TypeAlias = "Tensor | tuple[Any, ...] | dict[str, Any]"
+
+
+def leaves(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch, in a fixed order."""
+    return [batch] if isinstance(batch, Tensor) else pytree.tree_leaves(batch)
+
+
+def mapped(function: Callable[[Tensor], Any], batch: Batch) -> Any:
+    """The batch with the function's value in place of each tensor."""
+    return function(batch) if isinstance(batch, Tensor) else pytree.tree_map(function, batch)
+
+
+def structure(batch: Any) -> str:
+    """Where a batch has its tensors, in words: ``tensor``, ``(tensor, tensor)``, ``{input_ids: tensor}``."""
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{name}: {structure(batch[name])}" for name in sorted(batch)) + "}"
+    if isinstance(batch, (tuple, list)):
+        return "(" + ", ".join(map(structure, batch)) + ")"
+    return "tensor"
+
+
+def n_rows(batch: Batch) -> int:
+    """The number of samples."""
+    return len(leaves(batch)[0])
+
+
+def rows_of(batch: Batch, rows: slice | Sequence[int] | Tensor) -> Any:
+    """Some samples of a batch, as a batch."""
+    return batch[rows] if isinstance(batch, Tensor) else pytree.tree_map(lambda leaf: leaf[rows], batch)
+
+
+def split(batch: Batch, size: int) -> Iterator[Any]:
+    """Consecutive parts of at most ``size`` samples."""
+    if isinstance(batch, Tensor):
+        return iter(torch.split(batch, size))
+    return (rows_of(batch, slice(start, start + size)) for start in range(0, n_rows(batch), size))
+
+
+def samples(batch: Batch) -> Iterator[Any]:
+    """Batches of one sample each."""
+    return split(batch, 1)
+
+
+def concatenated(batches: Sequence[Batch]) -> Any:
+    """The samples of all batches, which have one structure and one shape of a sample."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(batches))  # type: ignore[arg-type]
+    return pytree.tree_map(lambda *parts: torch.cat(parts), first, *batches[1:])
+
+
+def alike(first: Batch, second: Batch) -> bool:
+    """Whether two batches have one structure, and samples of the same shapes and types."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape[1:] == second.shape[1:] and first.dtype == second.dtype
+    return structure(first) == structure(second) and all(map(alike, leaves(first), leaves(second)))
+
+
+def same_values(first: Batch, second: Batch) -> bool:
+    """Whether two batches, or samples, have the same structure, shapes and values, NaN included."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        if first.shape != second.shape:
+            return False
+        return bool((first == second).logical_or((first != first) & (second != second)).all())
+    return structure(first) == structure(second) and all(map(same_values, leaves(first), leaves(second)))
+
+
+def shapes(batch: Batch) -> str:
+    """Shapes and types of the tensors, in words."""
+    if isinstance(batch, Tensor):
+        return f"shape {tuple(batch.shape)}, {batch.dtype}"
+    if isinstance(batch, dict):
+        return ", ".join(f"{name}: {shapes(part)}" for name, part in batch.items())
+    return "; ".join(map(shapes, batch))

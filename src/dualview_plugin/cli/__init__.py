@@ -1,0 +1,5 @@
+"""The command ``dualview``; ``dualview --help`` says what it does."""
+
+from dualview_plugin.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,49 @@
+"""A user's module: functions that the command takes as MODULE:FUNCTION."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+FEATURES, CLASSES = 7, 3
+
+
+def task() -> dict[str, Any]:
+    """Grey images of one row, and a network with the classes' means in its last layer."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(29) % CLASSES
+    images = torch.rand(29, 1, 1, FEATURES, generator=generator)
+    images[torch.arange(29), 0, 0, labels] += 1
+    network = nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, CLASSES, bias=False))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.eye(CLASSES, FEATURES))
+    return {
+        "model": network,
+        "final_fc_layer": "1",
+        "train_dataset": DataLoader(TensorDataset(images, labels), batch_size=11),
+        "x_test": images[:13].numpy() + 0.1,
+        "y_test": labels[:13],
+        "class_names": ["ape", "bee", "cow"],
+        "test_ids": [f"photo-{i}" for i in range(13)],
+        "C": 0.5,
+        "poisoned_indices": [3, 5],
+    }
+
+
+def without_data() -> dict[str, Any]:
+    return {"model": nn.Linear(2, 2)}
+
+
+def misspelt() -> dict[str, Any]:
+    return {**task(), "class_name": []}
+
+
+def no_mapping() -> int:
+    return 3
+
+
+def needs_another_module() -> None:
+    import a_module_that_is_not_there  # noqa: F401

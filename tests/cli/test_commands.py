@@ -1,0 +1,192 @@
+"""The commands, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import dualview_plugin
+from dualview_plugin import DualView, IdenticalClass
+from dualview_plugin.cli import main
+from dualview_plugin.cli.catalogue import METHODS, METRICS, PYTHON_METRICS
+from dualview_plugin.cli.task import ready_task
+from dualview_plugin.metrics.registration import _METRICS
+from tests.cli.own_task import task
+
+OWN = "tests.cli.own_task:task"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_help_teaches_and_needs_no_torch() -> None:
+    code = "import sys; from dualview_plugin.cli import main; main(['--help'], standalone_mode=False);"
+    code += "print([name for name in ('torch', 'quantus', 'matplotlib') if name in sys.modules])"
+    path = str(Path(dualview_plugin.__file__).parents[1])
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": path}).stdout
+    assert shown.endswith("[]\n")
+    for word in ("MODULE:FUNCTION", "Exit codes", "dualview demo", *main.commands):
+        assert word in shown
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_each_command_has_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+def test_evaluate_gives_the_scores_of_the_metric_itself() -> None:
+    result = run("evaluate", OWN, "-m", "dualview", "--metric", "identical-class", "--quiet", "--json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    made = task()
+    model, inputs = made["model"], made["x_test"]
+    method = DualView(model, "1", made["train_dataset"], C=0.5, show_progress=False)
+    said = model(torch.from_numpy(inputs)).argmax(1).numpy()
+    expected = IdenticalClass()(model, inputs, said, explain_func=method, explain_func_kwargs={})
+    assert row["values"] == expected
+    assert row["mean"] == pytest.approx(np.mean(expected))
+    assert row["method"], row["metric"] == ("dualview", "identical-class")
+
+
+def test_evaluate_takes_all_metrics_that_the_task_allows_and_writes_them(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "scores.json"
+    result = run("evaluate", OWN, "--quiet", "--n-test", "5", "-o", str(out))
+    assert result.exit_code == 0, result.output
+    rows = json.loads(out.read_text())
+    metrics = {"identical-class", "label-poisoning", "top-cardinality", "sparsity"}
+    assert {(row["method"], row["metric"]) for row in rows} == {(m, n) for m in ("dualview", "random") for n in metrics}
+    assert {len(row["values"]) for row in rows if row["metric"] == "sparsity"} == {5}
+    assert "95 % interval" in result.stdout
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_explains(method: str) -> None:
+    result = run("explain", OWN, "-i", "2", "-i", "0", "-k", "2", "-m", method, "--quiet", "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert list(dict.fromkeys(row["test_id"] for row in rows)) == ["photo-2", "photo-0"]
+    assert {row["explained_class"] for row in rows} <= {"ape", "bee", "cow"}
+
+
+@pytest.mark.parametrize(("name", "start"), [("f.png", b"\x89PNG"), ("f.html", b"<!doctype html>")])
+def test_explain_writes_a_figure_or_a_page(tmp_path: Path, name: str, start: bytes) -> None:
+    out = tmp_path / "new" / name
+    result = run("explain", OWN, "-i", "1", "-k", "2", "--quiet", "-o", str(out))
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes().startswith(start)
+
+
+def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    result = run("report", OWN, "--points", "4", "-k", "2", "--quiet", "-o", str(out))
+    assert result.exit_code == 0, result.output
+    text = out.read_text()
+    assert text.count("<article") == 4
+    assert "photo-3" in text
+    assert "label-poisoning" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "nonsense"], "TASK of dualview must be digits, mnist, cifar10 or MODULE:FUNCTION"),
+        (["evaluate", "no_such_module:task"], "a module that Python finds from this folder"),
+        (["evaluate", "tests.cli.own_task:nothing"], "must be a function of the module tests.cli.own_task"),
+        (["evaluate", "tests.cli.own_task:without_data"], "none of ['final_fc_layer', 'train_dataset', 'x_test']"),
+        (["evaluate", "tests.cli.own_task:misspelt"], "got ['class_name']"),
+        (["evaluate", "tests.cli.own_task:no_mapping"], "a function that returns a mapping, got int"),
+        (["evaluate", OWN, "--metric", "domain-mismatch"], "must be a task with marked_indices"),
+        (["evaluate", OWN, "--world", "marked"], "clean for a task of your own"),
+        (["evaluate", OWN, "--device", "cuda:99"], "--device of dualview must be a device of this machine"),
+        (["evaluate", OWN, "-C", "-1"], "C of DualView must be"),
+        (["evaluate", "mnist"], "--data of dualview must be the folder"),
+        (["evaluate", "cifar10", "--data", "/no/such/folder"], "--download fetches it"),
+        (["explain", OWN, "-i", "99"], "below the number of test points, 13"),
+        (["explain", OWN, "-i", "0", "-k", "2", "-o", "x.docx"], "a .html, .png, .pdf or .svg file"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_reason(arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_error_inside_the_users_module_is_shown_as_it_is() -> None:
+    result = run("evaluate", "tests.cli.own_task:needs_another_module")
+    assert isinstance(result.exception, ModuleNotFoundError)
+
+
+def test_wrong_usage_has_an_exit_code_of_its_own() -> None:
+    assert run("explain", OWN).exit_code == 2
+    assert run("evaluate", OWN, "--metric", "nonsense").exit_code == 2
+
+
+def test_methods_and_metrics_are_listed_whole() -> None:
+    methods, metrics = (json.loads(run(name, "--json").stdout) for name in ("methods", "metrics"))
+    assert [row["name"] for row in methods] == list(METHODS)
+    assert {row["class"] for row in metrics} == {metric.__name__ for metric in _METRICS}
+    assert {row["name"] for row in metrics} == {*METRICS, *PYTHON_METRICS}
+    for row in (*methods, *metrics):
+        assert hasattr(dualview_plugin, row["class"])
+        assert row["name"] in run("methods").stdout + run("metrics").stdout
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    assert "_DUALVIEW_COMPLETE" in run("completion", shell).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "field"),
+    [("poisoned", "poisoned_indices"), ("grouped", "train_subclasses"), ("marked", "marked_indices")],
+)
+def test_worlds_know_the_truth(world: str, field: str) -> None:
+    made = ready_task("digits", world, epochs=4 if world == "marked" else 1, show_progress=False)
+    assert len(getattr(made, field)) > 0
+    assert len(made.x_test) == len(made.y_test)
+    if world == "marked":
+        with torch.no_grad():
+            assert made.target.tolist() == made.model(made.x_test).argmax(1).tolist()
+
+
+@pytest.mark.parametrize(("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
+def test_torchvisions_data_sets_become_images(
+    name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The stand-in has what the reading relies on: data of MNIST are a tensor, those of CIFAR-10 an array."""
+    rng = np.random.default_rng(0)
+    pixels: Any = rng.integers(0, 256, (30, *shape[1:], 3) if name == "cifar10" else (30, *shape[1:]), dtype=np.uint8)
+    made = SimpleNamespace(
+        data=pixels if name == "cifar10" else torch.from_numpy(pixels),
+        targets=(np.arange(30) % 10).tolist(),
+        classes=[str(i) for i in range(10)],
+    )
+    monkeypatch.setattr(f"torchvision.datasets.{name.upper()}", lambda root, train, download: made)
+    found = ready_task(name, epochs=1, data=tmp_path, show_progress=False)
+    assert found.x_test.shape == (30, *shape)
+    expected = pixels[4].transpose(2, 0, 1) if name == "cifar10" else pixels[4][None]
+    np.testing.assert_allclose(found.x_test[4].numpy(), expected / 255, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_demo_writes_a_figure_and_a_report(tmp_path: Path) -> None:
+    result = run("demo", "-o", str(tmp_path), "--quiet")
+    assert result.exit_code == 0, result.output
+    assert "identical-class" in result.stdout
+    assert (tmp_path / "training_points.png").stat().st_size > 10_000
+    assert (tmp_path / "report.html").read_text().count("<article") == 20
