@@ -67,7 +67,9 @@ METHODS: dict[str, MethodEntry] = {
     "tracin": MethodEntry("TracIn", "Losses of all layers compared, at the weights as they are."),
     "ekfac": MethodEntry("EKFACInfluence", "Influence functions of linear and convolutional layers."),
     "arnoldi": MethodEntry("ArnoldiInfluence", "Influence functions in the leading directions of the whole network."),
-    "trak": MethodEntry("TRAK", "The network linearised, in random projections.", {"n_components": 128}),
+    "trak": MethodEntry(
+        "TRAK", "The network linearised, in random projections.", {"n_components": 128, "damping": 0.1}
+    ),
     "gradient-cosine": MethodEntry("GradCos", "The cosine of the gradients of all layers."),
     "feature-similarity": MethodEntry("FeatureSimilarity", "A baseline that compares features and knows no labels."),
     "input-similarity": MethodEntry("InputSimilarity", "A baseline that compares inputs and knows no network."),
