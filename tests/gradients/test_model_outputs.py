@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from dualview_plugin.gradients import FunctionOfLogits, log_probabilities, margins
-from dualview_plugin.network import Caller
+from dualview_plugin.gradients import log_probabilities, margins
 
 LOGITS = torch.tensor([[0.3, -1.0, 2.0], [40.0, 0.0, -3.0], [5.0, 5.0, 5.0], [-60.0, 80.0, 3.0]])
 
@@ -17,8 +15,6 @@ def test_margins_are_log_odds() -> None:
     torch.testing.assert_close(margins(LOGITS).double(), LOGITS.double() - others, rtol=1e-6, atol=1e-6)
     log_p = -torch.nn.functional.softplus(others - LOGITS.double())
     torch.testing.assert_close(log_probabilities(LOGITS).double(), log_p, rtol=1e-5, atol=0)
-    call = FunctionOfLogits.of(Caller(nn.Identity(), "owner"), margins)
-    torch.testing.assert_close(call(LOGITS), margins(LOGITS))
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])

@@ -108,19 +108,21 @@ class EKFACInfluence(OutputGradients):
         for name, block in self._blocks_of.items():
             values = squares[name] / self.n_train_
             mean = float(values.mean())
-            block.inverse = (1 / (values + self.damping * mean if mean > 0 else values + 1)).to(block.left)
+            block.inverse = 1 / (values + self.damping * mean if mean > 0 else values + 1)
 
     def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
         """Weighted sums of squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
         factors = self._single_factors(name, gradients)
         if factors is not None:
-            left, right = (factor.double().square() for factor in (factors[0] @ block.left, factors[1] @ block.right))
+            left, right = (
+                (factor.double() @ basis).square() for factor, basis in zip(factors, block.bases, strict=True)
+            )
             return (weights[:, None] * left).mT @ right
         weight = self._own(f"{name}.weight", gradients)
         rows = weight.reshape(len(gradients), len(block.left), -1)
         if f"{name}.bias" in self._slices:
             rows = torch.cat([rows, self._own(f"{name}.bias", gradients)[:, :, None]], 2)
-        return torch.einsum("n,nrc->rc", weights, block.rotated(rows).double().square())
+        return torch.einsum("n,nrc->rc", weights, block.rotated(rows).square())
 
     def _single_factors(self, name: str, gradients: SampleGradients) -> tuple[Tensor, Tensor] | None:
         """The layer's gradients as one outer product each, (n, n_outputs) and (n, n_inputs), if they are that.
@@ -185,8 +187,8 @@ class EKFACInfluence(OutputGradients):
                         factors[name][1] = factors[name][1] + rows.mT @ rows
         return {
             name: _Block(
-                torch.linalg.eigh(outgoing)[1].to(self._layout.dense.dtype),
-                torch.linalg.eigh(incoming)[1].to(self._layout.dense.dtype),
+                torch.linalg.eigh(outgoing)[1],
+                torch.linalg.eigh(incoming)[1],
             )
             for name, (incoming, outgoing) in factors.items()
         }
@@ -269,7 +271,7 @@ class EKFACInfluence(OutputGradients):
 
 @dataclass
 class _Block:
-    """A layer's curvature in its eigenvectors.
+    """A layer's curvature in its eigenvectors, in float64.
 
     Args:
         left: U_S, (n_outputs, n_outputs).
@@ -281,14 +283,19 @@ class _Block:
     right: Tensor
     inverse: Tensor | None = None
 
+    @property
+    def bases(self) -> tuple[Tensor, Tensor]:
+        """The eigenvectors of both sides."""
+        return self.left, self.right
+
     def rotated(self, matrices: Tensor) -> Tensor:
         """U_Sᵀ G U_A for each matrix G."""
-        return self.left.mT @ matrices @ self.right
+        return self.left.mT @ matrices.double() @ self.right
 
     def solved(self, matrices: Tensor) -> Tensor:
         """The inverse of the damped curvature times each matrix."""
         assert self.inverse is not None  # set by the fit
-        return self.left @ (self.rotated(matrices) * self.inverse) @ self.right.mT
+        return (self.left @ (self.rotated(matrices) * self.inverse) @ self.right.mT).to(matrices)
 
 
 def _check_layer(name: str, module: nn.Module, owner: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
-from dualview_plugin.batches import Batch, leaves, mapped
+from dualview_plugin.batches import Batch, mapped
 from dualview_plugin.data import TrainData
 
 
@@ -55,18 +55,24 @@ class GradCos(GradientSimilarity):
         return (norms > 0).to(self._layout.dense.dtype)
 
     def _linearised(self, sample: Batch, label: Tensor, directions: Tensor) -> Tensor:
-        """Cosines (k,) with the unit vectors d, and their slope: that of ⟨g, (d − cos · g/‖g‖) / ‖g‖⟩ at fixed d."""
-        gradient = self._gradients.flat(mapped(torch.detach, sample), label[None])[0]
-        norm = torch.linalg.vector_norm(gradient, dtype=torch.float64).to(gradient)
-        unit = gradient / norm if norm > 0 else gradient
-        cosines = directions @ unit
-        if not norm > 0:
-            slopes = [0 * leaf.sum() for leaf in leaves(sample) if leaf.requires_grad]
-            return cosines + sum(slopes, cosines.new_zeros(()))  # no slope either, for want of a direction
-        tangent = super()._linearised(sample, label, (directions - cosines[:, None] * unit) / norm)
-        return cosines + tangent - tangent.detach()
+        cosines, tangents = self._tangents(sample, label, directions)
+        slope = super()._linearised(sample, label, tangents)
+        return cosines + slope - slope.detach()
 
     def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
-        """The summed cosines of one test point, with their slope, as a function of the point."""
-        directions = self._directions(train_indices.flatten())
-        return lambda inputs: self._linearised(inputs, target[0], directions).sum()
+        direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
+
+        def along_tangent(inputs: Batch) -> Tensor:
+            _, tangent = self._tangents(inputs, target[0], direction)
+            return self._gradients.directional_derivatives(inputs, target[0], tangent).sum()
+
+        return along_tangent
+
+    def _tangents(self, sample: Batch, label: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """⟨d, u⟩ of directions d (k, n_parameters) with u = g / ‖g‖, and its gradients in g, (d − ⟨d, u⟩ u) / ‖g‖."""
+        gradient = self._gradients.flat(mapped(Tensor.detach, sample), label[None])[0]
+        norm = torch.linalg.vector_norm(gradient, dtype=torch.float64).to(gradient)
+        if not norm > 0:
+            return directions.new_zeros(len(directions)), torch.zeros_like(directions)
+        cosines = directions @ (gradient / norm)
+        return cosines, (directions - cosines[:, None] * gradient / norm) / norm

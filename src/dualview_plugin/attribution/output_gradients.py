@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,7 +11,8 @@ from dualview_plugin.attribution.gradient_similarity import FIRST_SAMPLES, Gradi
 from dualview_plugin.batches import Batch, rows_of, split
 from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import FunctionOfLogits, PerSampleGradients, SampleGradients, log_probabilities
+from dualview_plugin.gradients import LogProbabilities, PerSampleGradients, SampleGradients
+from dualview_plugin.network import Caller
 from dualview_plugin.storage import Column
 
 
@@ -24,7 +25,7 @@ class OutputGradients(GradientSimilarity):
         A subclass names the output as ``_output``, and the modules whose parameters count by ``_counted_layers``.
     """
 
-    _output: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(log_probabilities)
+    _output: ClassVar[type[Caller]] = LogProbabilities
 
     def _check_probe(self, features: Tensor, logits: Tensor) -> None:
         """Log-probabilities need a second class."""
@@ -37,8 +38,9 @@ class OutputGradients(GradientSimilarity):
         return self.layers
 
     def _start(self) -> None:
+        call = self.extractor.call
         self._gradients = PerSampleGradients(
-            FunctionOfLogits.of(self.extractor.call, type(self)._output),
+            self._output(call.model, call.owner, call.forward, call.output),
             self._counted_layers(),
             owner=self.get_name(),
             doubles_single=self.extractor.doubles_single,
@@ -50,7 +52,7 @@ class OutputGradients(GradientSimilarity):
         self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
     ) -> dict[str, Tensor] | None:
         """As in the base, apart from what belongs to logits."""
-        return super()._stored(f"{kind} of {type(self)._output.__name__}", parameters, columns, work)
+        return super()._stored(f"{kind} of {self._output.__name__}", parameters, columns, work)
 
     @property
     def _pass_size(self) -> int:

@@ -2,7 +2,7 @@
 
 from dualview_plugin.gradients.factored_projection import FactoredProjection
 from dualview_plugin.gradients.logits import Logits
-from dualview_plugin.gradients.model_outputs import FunctionOfLogits, log_probabilities, margins
+from dualview_plugin.gradients.model_outputs import LogProbabilities, Margins, log_probabilities, margins
 from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters
 from dualview_plugin.gradients.per_sample import PerSampleGradients
 from dualview_plugin.gradients.projection import GaussianProjection
@@ -10,9 +10,10 @@ from dualview_plugin.gradients.sample_gradients import SampleGradients
 
 __all__ = [
     "FactoredProjection",
-    "FunctionOfLogits",
     "GaussianProjection",
+    "LogProbabilities",
     "Logits",
+    "Margins",
     "PerSampleGradients",
     "SampleGradients",
     "differentiable",

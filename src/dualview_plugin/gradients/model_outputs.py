@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from dualview_plugin.batches import Batch
 from dualview_plugin.network import Caller
 
 
 @dataclass(frozen=True)
-class FunctionOfLogits(Caller):
-    """A network with a function of its logits in their place.
+class Margins(Caller):
+    """The network's call with margins in the place of logits, (n_samples, n_classes)."""
 
-    Args:
-        function: of the logits (n_samples, n_classes), which returns as many values.
-    """
+    def __call__(self, batch: Batch) -> Tensor:
+        """Margins (n_samples, n_classes) of a batch, to whose tensors the network may write."""
+        return margins(super().__call__(batch))
 
-    function: Callable[[Tensor], Tensor] = torch.clone
 
-    @classmethod
-    def of(cls, call: Caller, function: Callable[[Tensor], Tensor]) -> FunctionOfLogits:
-        """The function of the logits that a call gives."""
-        return cls(call.model, call.owner, call.forward, call.output, function)
+@dataclass(frozen=True)
+class LogProbabilities(Caller):
+    """The network's call with log p_c, minus the cross entropy of label c, in the place of logit c."""
 
-    def logits(self, outputs: Tensor) -> Tensor:
-        """The function's values (n_samples, n_classes) at these outputs (n_samples, n_outputs)."""
-        return self.function(super().logits(outputs))
+    def __call__(self, batch: Batch) -> Tensor:
+        """Log-probabilities (n_samples, n_classes) of a batch, to whose tensors the network may write."""
+        return log_probabilities(super().__call__(batch))
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Log p_c, minus the cross entropy of label c, for each class c, (n_samples, n_classes), without cancellation."""
+    """Log p_c for each class, (n_samples, n_classes), differentiable without cancellation."""
     return logsigmoid(margins(logits))
 
 
 def margins(logits: Tensor) -> Tensor:
     """log(p_c / (1 − p_c)) = z_c − log Σ_{j≠c} exp z_j for each class c, (n_samples, n_classes), of two at least.
 
-    Values and gradients come without the difference 1 − p_c, which is zero in float32 for a network that is sure.
+    Differentiable without the difference 1 − p_c, which is zero in float32 for a network that is sure.
 
     The sum leaves out the strongest class c by a mask. For each other class p_c is at most 1/2, so that the sum over
     all classes less its own term keeps its digits.
