@@ -593,35 +593,35 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if not self._fitted:
             self.fit()
 
-    def _training_features(self, *, logits: bool = True) -> TrainingFeatures:
-        """φ, y and, if asked for, f of the training set, from the store if there is one.
+    def _training_features(self, n_logits: int | None = None) -> TrainingFeatures:
+        """φ, f and y of the training set, from the store if there is one; sets ``train_labels_`` and ``n_classes_``.
 
-        Sets ``train_labels_`` and ``n_classes_``.
+        Args:
+            n_logits: keep f of at most this many points, the first ones; None: of all.
         """
         probe = self._probe_now()
-        tensors = self._stored_features(probe, logits)
-        if tensors is None:
-            tensors = vars(
-                self.extractor.extract(self._data, probe, show_progress=self.show_progress, keep_logits=logits)
-            )
-        training = TrainingFeatures(**tensors)
+        training = self._stored_features(probe, n_logits)
+        if training is None:
+            training = self.extractor.extract(self._data, probe, n_logits=n_logits, show_progress=self.show_progress)
         self.train_labels_, self.n_classes_ = training.labels, probe.n_classes
         return training
 
-    def _stored_features(self, probe: Probe, logits: bool) -> dict[str, Tensor] | None:
-        """The features through the store; logits are kept too where they take little room beside the features."""
+    def _stored_features(self, probe: Probe, n_logits: int | None) -> TrainingFeatures | None:
+        """The features through the store; with all logits, unless none are asked for and they take much room."""
         n_features = probe.features.shape[1]
-        logits = logits or 4 * probe.n_classes <= n_features
-        dtype = None if self._storage is None else self._storage.dtype
-        stored = None if dtype is None else getattr(torch, dtype)
+        logits = n_logits != 0 or 4 * probe.n_classes <= n_features
+        dtype = None if self._storage is None or self._storage.dtype is None else getattr(torch, self._storage.dtype)
         columns = [
-            Column("features", stored or probe.features.dtype, n_features),
+            Column("features", dtype or probe.features.dtype, n_features),
             Column("labels", torch.int64),
             Column("logits", probe.logits.dtype, probe.n_classes),
         ]
-        work = FeatureShards(self.extractor, self._data, probe, stored, logits)
+        work = FeatureShards(self.extractor, self._data, probe, dtype, logits)
         tensors = self._stored("features", {}, columns if logits else columns[:2], work)
-        return tensors if tensors is None or logits else {**tensors, "logits": probe.logits[:0]}
+        if tensors is None:
+            return None
+        kept = tensors["logits"][:n_logits] if logits else probe.logits[:0]
+        return TrainingFeatures(tensors["features"], kept, tensors["labels"])
 
     def _training_labels(self) -> Tensor:
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""

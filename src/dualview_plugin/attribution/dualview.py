@@ -88,12 +88,13 @@ class DualView(FeatureKernelAttribution):
             raise InvalidValueError("model", self.get_name(), constraint, f"{logits.shape[1]} output")
 
     def _fit(self) -> None:
-        training = self._training_features(logits=False)
+        training = self._training_features(n_logits=0)
+        features = training.features
         if self.standardize:
-            self._standardizer = Standardizer.from_features(training.features, self._probe_now().dtype)
+            self._standardizer = Standardizer.from_features(features, self._probe_now().dtype)
+            features = self._standardizer.in_place(features)
         else:
-            self._standardizer = Standardizer.identity(training.features)
-        features = self.transform_features(training.features)
+            self._standardizer = Standardizer.identity(features)
         self.solution_ = self._solve(features, training.labels)
         self.kernel_offset_ = float(self.fit_intercept)
         coefficients = SparseCoefficients.from_csr(self.solution_.sparse_dual_coef, features)
