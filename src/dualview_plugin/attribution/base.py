@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypedDict, TypeVar, overload
+from typing import Any, ClassVar, Self, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from dualview_plugin.attribution.arguments import Remembering
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
+from dualview_plugin.attribution.saving import Saved, save
 from dualview_plugin.attribution.targets import Target, checked_target
 from dualview_plugin.attribution.top_points import strongest, warn_of_lost_values, warn_of_underflow, warn_of_zeros
 from dualview_plugin.attribution.training_store import TrainingStore
@@ -59,10 +60,15 @@ from dualview_plugin.network import (
     weights_checksum,
     writes_to_parameters,
 )
-from dualview_plugin.storage import Column, Storage, StoreReport
+from dualview_plugin.storage import Column, Storage, StoreReport, mapped_array
 from dualview_plugin.validation import check_integer
 
 Item = TypeVar("Item")
+Made = TypeVar("Made", bound="DataAttribution")
+
+
+# Elements that are copied at a time.
+_ROWS_ELEMENTS = 2**22
 
 
 class CommonOptions(TypedDict, total=False):
@@ -438,6 +444,75 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """
         return lambda inputs: self._pair_attribution(inputs, target, train_indices).sum()
 
+    def save(self, path: str | Path) -> None:
+        """Write what was learned to a file, without the network and the data; fits first if need be.
+
+        Args:
+            path: of the file, which is replaced as a whole.
+
+        Raises:
+            InvalidTypeError: the method's state or one of its arguments has no form on disk.
+            InvalidValueError: the file cannot be written.
+
+        Cost: the size of what was learned. The file holds arrays and readable text, and nothing is unpickled from it.
+        """
+        with self.visit():
+            self.ensure_fitted()
+            fresh = vars(type(self)(**self._arguments))
+            learned = {name: value for name, value in vars(self).items() if name not in fresh and name != "store_"}
+            save(self, path, {name: value for name, value in learned.items() if name not in self._remade})
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module, train_dataset: TrainData, **options: Any) -> Self:
+        """A fitted method from a file of :meth:`save`, with its network and its training data.
+
+        Args:
+            path: of the file.
+            model: the network of the fit.
+            train_dataset: the data of the fit.
+            options: ``device``, ``cache_dir``, ``show_progress``, and ``forward`` and ``label_fn`` if the fit had them.
+
+        Raises:
+            InvalidValueError: no such file, one that :meth:`save` did not write, of another class or newer format.
+            StaleFitError: network or data are not those of the fit; the message says which.
+
+        Cost: the size of the file, and the data once if they lie in memory, else 128 samples.
+
+        Example:
+            >>> import tempfile
+            >>> from dualview_plugin import DualView
+            >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
+            >>> network = nn.Sequential(nn.Linear(4, 2))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     DualView(network, "0", data, show_progress=False).save(f"{folder}/fitted.zip")
+            ...     method = DualView.load(f"{folder}/fitted.zip", network, data, show_progress=False)
+            >>> method.attribute(torch.eye(4)[:3]).shape
+            torch.Size([3, 4])
+        """
+        saved = Saved(path, cls.get_name())
+        kind = next((kind for kind in _with_subclasses(cls) if kind.get_name() == saved.name), None)
+        if kind is None:
+            raise saved.refused(f"it holds a {saved.name}")
+        try:
+            method = kind(model, saved.layer, train_dataset, **{**saved.arguments, **options})
+        except TypeError as error:
+            raise saved.refused(str(error)) from error
+        with method.visit():
+            saved.check(method)
+            for name, value in saved.learned(method.device).items():
+                if name in vars(method) or name in method._remade:
+                    raise saved.refused(f"it sets {name!r}")
+                method.__dict__[name] = value
+            method._resume()
+            method._fitted = True
+        return method
+
+    # Attributes that :meth:`_resume` makes anew.
+    _remade: ClassVar[frozenset[str]] = frozenset()
+
+    def _resume(self) -> None:
+        """Make what a file does not hold, from the network and the arguments."""
+
     def __call__(
         self, model: nn.Module, inputs: Any, targets: Any, *, at: nn.Module | str | None = None, **_: Any
     ) -> np.ndarray[Any, Any]:
@@ -603,35 +678,34 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             self.fit()
 
     def _training_features(self, n_logits: int | None = None) -> TrainingFeatures:
-        """φ, y and f of the training set, from the store if there is one; sets ``train_labels_`` and ``n_classes_``.
+        """φ, f and y of the training set, from the store if there is one; sets ``train_labels_`` and ``n_classes_``.
 
         Args:
-            n_logits: f of at least this many points, the first ones, is asked for; None: of all.
+            n_logits: keep f of at most this many points, the first ones; None: of all.
         """
         probe = self._probe_now()
-        tensors = self._stored_features(probe, n_logits != 0)
-        if tensors is None:
-            tensors = vars(
-                self.extractor.extract(self._data, probe, show_progress=self.show_progress, n_logits=n_logits)
-            )
-        training = TrainingFeatures(**tensors)
+        training = self._stored_features(probe, n_logits)
+        if training is None:
+            training = self.extractor.extract(self._data, probe, n_logits=n_logits, show_progress=self.show_progress)
         self.train_labels_, self.n_classes_ = training.labels, probe.n_classes
         return training
 
-    def _stored_features(self, probe: Probe, logits: bool) -> dict[str, Tensor] | None:
-        """The features through the store; logits are kept too where they take little room beside the features."""
+    def _stored_features(self, probe: Probe, n_logits: int | None) -> TrainingFeatures | None:
+        """The features through the store; with all logits, unless none are asked for and they take much room."""
         n_features = probe.features.shape[1]
-        logits = logits or 4 * probe.n_classes <= n_features
-        dtype = None if self._storage is None else self._storage.dtype
-        stored = None if dtype is None else getattr(torch, dtype)
+        logits = n_logits != 0 or 4 * probe.n_classes <= n_features
+        dtype = None if self._storage is None or self._storage.dtype is None else getattr(torch, self._storage.dtype)
         columns = [
-            Column("features", stored or probe.features.dtype, n_features),
+            Column("features", dtype or probe.features.dtype, n_features),
             Column("labels", torch.int64),
             Column("logits", probe.logits.dtype, probe.n_classes),
         ]
-        work = FeatureShards(self.extractor, self._data, probe, stored, logits)
+        work = FeatureShards(self.extractor, self._data, probe, dtype, logits)
         tensors = self._stored("features", {}, columns if logits else columns[:2], work)
-        return tensors if tensors is None or logits else {**tensors, "logits": probe.logits[:0]}
+        if tensors is None:
+            return None
+        kept = tensors["logits"][:n_logits] if logits else probe.logits[:0]
+        return TrainingFeatures(tensors["features"], kept, tensors["labels"])
 
     def _training_labels(self) -> Tensor:
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""
@@ -674,6 +748,17 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         tensors, self.store_ = store.load()
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
+    def _rows_like_the_store(self, values: Tensor, indices: Tensor) -> Tensor:
+        """Some rows of a matrix: where a store was used, in an unnamed file of its folder and not in memory."""
+        if self.store_ is None or values.device.type != "cpu":
+            return values[indices]
+        rows = mapped_array((len(indices), values.shape[1]), values.dtype, self.store_.folder)
+        size = max(1, _ROWS_ELEMENTS // values.shape[1])
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            torch.index_select(values, 0, part, out=rows[start : start + len(part)])
+        return rows
+
     def _placed(self, test: TestInputs, classes: Tensor | None, size: int) -> Iterator[tuple[Batch, Tensor]]:
         """Consecutive blocks of test inputs on the device with the classes to explain."""
         place, start = Placement.of(self.model), 0
@@ -693,6 +778,13 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         check_finite(features, logits, "inputs", self.get_name(), start)
         return logits.argmax(dim=1)
+
+
+def _with_subclasses(kind: type[Made]) -> Iterator[type[Made]]:
+    """A class and all that derive from it."""
+    yield kind
+    for derived in kind.__subclasses__():
+        yield from _with_subclasses(derived)
 
 
 def _checked_device(model: nn.Module, device: torch.device | str | None, owner: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,11 @@ class GradientSimilarity(DataAttribution):
     def _fit(self) -> None:
         self._start()
         self._training_labels()
+
+    _remade: ClassVar[frozenset[str]] = frozenset({"_gradients", "_layout"})
+
+    def _resume(self) -> None:
+        self._start()
 
     def _start(self) -> None:
         """Gradients of the network as it is now, and the memory that one of them takes."""

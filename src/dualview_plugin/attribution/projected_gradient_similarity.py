@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,12 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         if self.normalize_train:
             norms = self.gradient_norms_[:, None]
             self.projected_gradients_ = self.projected_gradients_ / torch.where(norms > 0, norms, 1.0)
+
+    _remade: ClassVar[frozenset[str]] = GradientSimilarity._remade | {"_projection"}
+
+    def _resume(self) -> None:
+        super()._resume()
+        self._projection = self._make_projection()
 
     def _make_projection(self) -> GaussianProjection | FactoredProjection:
         """P, by the choice of ``projection``."""

@@ -115,6 +115,15 @@ class TracIn(DataAttribution):
             **common,
         )
 
+    def save(self, path: str | Path) -> None:
+        """Refused: what was learned are methods on the networks of the checkpoints.
+
+        Raises:
+            InvalidTypeError: always.
+        """
+        constraint = "of a method whose state has a form on disk"
+        raise InvalidTypeError("save", self.get_name(), constraint, f"the networks of its checkpoints for {path!r}")
+
     def _fit(self) -> None:
         self._training_labels()
         self._parts = [self._part(network).fit() for network in self._networks()]

@@ -34,13 +34,13 @@ class TrainingFeatures:
 
     Attributes:
         features: φ(x_i), (n_train, n_features), in float32 or more.
-        labels: y_i, (n_train,), int64.
         logits: f(x_i), (n_train, n_classes), likewise; of the first points alone where no more were asked for.
+        labels: y_i, (n_train,), int64.
     """
 
     features: Tensor
-    labels: Tensor
     logits: Tensor
+    labels: Tensor
 
 
 class FeatureExtractor:
@@ -204,7 +204,7 @@ class FeatureExtractor:
                 logits.append(batch_logits)
                 labels.append(batch_labels.to(place.device))
                 start += len(batch_labels)
-        return TrainingFeatures(features.whole(), torch.cat(labels), logits.whole())
+        return TrainingFeatures(features.whole(), logits.whole(), torch.cat(labels))
 
 
 class _Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import mmap
 import os
 import tempfile
@@ -23,6 +24,8 @@ _STORED_AS = {
     torch.float16: "<f2",
     torch.bfloat16: "<u2",
     torch.int64: "<i8",
+    torch.int32: "<i4",
+    torch.bool: "|b1",
 }
 
 
@@ -54,15 +57,22 @@ def read_npy(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Te
         FileNotFoundError: there is no file.
         DamagedFileError: it holds something else.
     """
-    header = npy_header(dtype, shape)
-    n_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
-    content = read_whole(path, len(header) + n_bytes)
-    if content[: len(header)] != header:
+    content = read_whole(path, len(npy_header(dtype, shape)) + dtype.itemsize * math.prod(shape))
+    return parsed_npy(content, dtype, shape), content
+
+
+def parsed_npy(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The tensor in the content of a file.
+
+    Raises:
+        DamagedFileError: it holds something else.
+    """
+    header, n_bytes = npy_header(dtype, shape), dtype.itemsize * math.prod(shape)
+    if min(shape, default=0) < 0 or len(content) != len(header) + n_bytes or content[: len(header)] != header:
         raise DamagedFileError(f"it holds no {dtype_name(dtype)} array of shape {shape}")
     if not n_bytes:
-        return torch.empty(shape, dtype=dtype), content
-    writable = bytearray(content[len(header) :])
-    return torch.frombuffer(writable, dtype=dtype).view(shape), content
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(content[len(header) :]), dtype=dtype).view(shape)
 
 
 def mapped_array(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
@@ -73,7 +83,7 @@ def mapped_array(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None
         dtype: of the tensor.
         folder: where the file lies; None: a tensor in memory, as also where the file cannot be made.
     """
-    n_bytes = dtype.itemsize * int(np.prod(shape))
+    n_bytes = dtype.itemsize * math.prod(shape)
     if folder is None or not n_bytes or not hasattr(os, "posix_fallocate"):
         return torch.empty(shape, dtype=dtype)
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:

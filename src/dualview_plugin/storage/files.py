@@ -17,7 +17,7 @@ _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NON
 
 
 class DamagedFileError(Exception):
-    """A file is not what was written; the message says in what way. Never leaves this room."""
+    """A file is not what was written; the message says in what way. Users never see it."""
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
