@@ -13,7 +13,9 @@ _LARGEST_COPY = 2**28
 
 
 class WorkingSet:
-    """Some points, on which the inner solvers work, and W. Lists and β are copies, and features too unless all are in.
+    """Some points, on which the inner solvers work, and W.
+
+    Lists and β are copies. So are the features, unless the set holds all points.
 
     ``weight`` is the array of the outer loop: an inner solver that changes β changes it too.
     """
