@@ -15,6 +15,7 @@ def common_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("mnist", "cifar10", "digits"), default="mnist")
     parser.add_argument("--root", default=datasets.DEFAULT_ROOT, help="the folder with MNIST/ and cifar10/")
+    parser.add_argument("--download", action="store_true", help="let torchvision download what is missing")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--narrow", action="store_true", help="CIFAR-10: the narrow ResNet that a CPU can train")
     parser.add_argument("--results", type=Path, default=RESULTS)
