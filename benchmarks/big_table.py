@@ -97,6 +97,7 @@ class Size:
 
 SIZES = {
     "digits": Size("digits", None, 200, 50, 20, 512, 60, True),
+    "cifar10-quarter": Size("cifar10-quarter", None, 200, 50, 0, 2048, 20, False),
     "mnist-10k": Size("mnist", 10_000, 200, 50, 0, 1024, 20, False),
 }
 METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
@@ -142,7 +143,7 @@ def measured(chosen: argparse.Namespace, size: Size) -> list[Row]:
     """The rows of all chosen methods in all chosen worlds."""
     setting = SETTINGS[size.network]
     rows, found = Rows("big_table", chosen.data, chosen.results), []
-    data = subset(datasets.load(size.network, chosen.root, download=chosen.download), size.n_train)
+    data = subset(datasets.load(size.network.split("-")[0], chosen.root, download=chosen.download), size.n_train)
     for seed in chosen.seeds:
         for name in chosen.worlds:
             case = Case(data, setting, size, name, seed, chosen.checkpoints)
