@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dualview_plugin.cache import fingerprint
+from dualview_plugin.network import fingerprint
 
 OnEpoch = Callable[[int, float], None]
 CHECKPOINTS = Path(__file__).parent / "checkpoints"

@@ -346,12 +346,13 @@ def test_a_cache_folder_that_cannot_be_made_is_refused_before_data_are_read(tmp_
     assert not reads
 
 
-@pytest.mark.parametrize("position", [0, 5, 20, 60, -1])
-def test_a_flipped_bit_in_the_cache_is_noticed(position: int, tmp_path: Any) -> None:
+@pytest.mark.parametrize("suffix", ["features.npy", "labels.npy", "json"])
+@pytest.mark.parametrize("position", [0, 60, -1])
+def test_a_flipped_bit_in_the_cache_is_noticed(position: int, suffix: str, tmp_path: Any) -> None:
     world = small_world()
     make = METHODS["DualView"]
     expected = make(world, cache_dir=tmp_path).attribute(world.x_test, TARGET)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob(f"*/shard-000000.{suffix}")
     content = bytearray(path.read_bytes())
     content[position] ^= 4
     path.write_bytes(bytes(content))

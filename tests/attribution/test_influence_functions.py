@@ -126,10 +126,24 @@ def test_positive_means_that_leaving_out_raises_the_loss() -> None:
 def test_block_size_counts_solver_vectors_and_attributions(monkeypatch: pytest.MonkeyPatch) -> None:
     method, x = influence()
     expected = method.attribute(x, TARGET)
-    monkeypatch.setattr("dualview_plugin.attribution.influence_functions._BLOCK_BYTES", 20_000)
-    monkeypatch.setattr("dualview_plugin.attribution.influence_functions._GRADIENT_ELEMENTS", 1000)
-    assert method.block_size == 20_000 // (48 * 33 * N_CLASSES + 8 * N_TRAIN) < N_TEST
+    monkeypatch.setattr("dualview_plugin.attribution.influence_functions._BLOCK_BYTES", 30_000)
+    monkeypatch.setattr("dualview_plugin.attribution.influence_functions._SCORE_ELEMENTS", 1000)
+    assert method.block_size == 30_000 // (56 * 33 * N_CLASSES + 8 * N_TRAIN) < N_TEST
     torch.testing.assert_close(method.attribute(x, TARGET), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_vectors", [1, 3, 70])
+@pytest.mark.parametrize("elements", [1, 1000, 2**21])
+def test_products_from_factors_are_those_with_the_gradients_written_out(
+    n_vectors: int, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualview_plugin.attribution.influence_functions._SCORE_ELEMENTS", elements)
+    method, _ = influence(include_bias=True)
+    method.fit()
+    gradients = method._gradients_at(torch.arange(N_TRAIN))
+    vectors = torch.randn(n_vectors, *gradients.shape[1:], dtype=torch.float64)
+    expected = vectors.flatten(1) @ gradients.flatten(1).mT
+    torch.testing.assert_close(method._products(vectors), expected)
 
 
 @pytest.mark.parametrize(

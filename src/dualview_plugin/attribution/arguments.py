@@ -8,6 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from dualview_plugin.errors import InvalidTypeError
+
+# Arguments that a saved object gets anew.
+_NOT_SAVED = {"model", "final_fc_layer", "train_dataset", "device", "cache_dir", "show_progress", "forward", "label_fn"}
+
 
 class RememberingMeta(ABCMeta):
     """Classes whose objects keep the arguments that they were made with, as ``_arguments``."""
@@ -70,6 +75,23 @@ class Remembering(metaclass=RememberingMeta):
         names = {id(module): name for name, module in old.named_modules() if name}
         arguments = {name: _by_name(value, names) for name, value in self._arguments.items()}
         return type(self)(**{**arguments, "model": model})
+
+
+def json_arguments(made: Remembering) -> dict[str, Any]:
+    """The arguments that say what was computed, modules by name, as values that JSON has.
+
+    Raises:
+        InvalidTypeError: one has no such form.
+    """
+    old: nn.Module = made._arguments["model"]
+    names = {id(module): name for name, module in old.named_modules() if name}
+    chosen = {name: _by_name(value, names) for name, value in made._arguments.items() if name not in _NOT_SAVED}
+    for name, value in chosen.items():
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        if not all(part is None or isinstance(part, (bool, int, float, str)) for part in parts):
+            constraint = "made of numbers, names and layers, to be saved"
+            raise InvalidTypeError(name, type(made).__name__, constraint, type(value).__name__)
+    return chosen
 
 
 def _by_name(value: Any, names: dict[int, str]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,8 @@ class ArnoldiInfluence(OutputGradients):
         self.arnoldi_dim = check_integer(arnoldi_dim, "arnoldi_dim", owner)
         self.damping = check_positive(damping, "damping", owner, allow_zero=True)
         self.seed = check_integer(seed, "seed", owner, minimum=0)
+
+    _remade: ClassVar[frozenset[str]] = OutputGradients._remade | {"_logits"}
 
     def _start(self) -> None:
         super()._start()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypedDict, TypeVar, overload
+from typing import Any, ClassVar, Self, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -20,20 +20,37 @@ from tqdm import tqdm
 
 from dualview_plugin.attribution.arguments import Remembering
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
+from dualview_plugin.attribution.saving import Saved, save
 from dualview_plugin.attribution.targets import Target, checked_target
 from dualview_plugin.attribution.top_points import strongest, warn_of_lost_values, warn_of_underflow, warn_of_zeros
+from dualview_plugin.attribution.training_store import TrainingStore
 from dualview_plugin.batches import Batch, leaves, mapped, n_rows, split
-from dualview_plugin.cache import TensorCache, data_fingerprint
-from dualview_plugin.data import Inputs, LabelFunction, TestInputs, TrainData, TrainingData, with_arguments
+from dualview_plugin.data import (
+    Inputs,
+    LabelFunction,
+    RangeStream,
+    TestInputs,
+    TrainData,
+    TrainingData,
+    with_arguments,
+)
+from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
-from dualview_plugin.features import FeatureExtractor, Probe, TrainingFeatures, check_finite, check_labels, take_probe
+from dualview_plugin.features import (
+    FeatureExtractor,
+    FeatureShards,
+    Probe,
+    TrainingFeatures,
+    check_finite,
+    check_labels,
+    take_probe,
+)
 from dualview_plugin.network import (
     Forward,
     Placement,
     checked_function,
     checked_model,
-    cut_at,
-    fingerprint,
+    differentiable_at,
     guest,
     kept_weights,
     layer_name,
@@ -43,9 +60,15 @@ from dualview_plugin.network import (
     weights_checksum,
     writes_to_parameters,
 )
+from dualview_plugin.storage import Column, Storage, StoreReport, mapped_array
 from dualview_plugin.validation import check_integer
 
 Item = TypeVar("Item")
+Made = TypeVar("Made", bound="DataAttribution")
+
+
+# Elements that are copied at a time.
+_ROWS_ELEMENTS = 2**22
 
 
 class CommonOptions(TypedDict, total=False):
@@ -53,7 +76,7 @@ class CommonOptions(TypedDict, total=False):
 
     batch_size: int
     device: torch.device | str | None
-    cache_dir: str | Path | None
+    cache_dir: str | Path | Storage | None
     show_progress: bool
     forward: Forward | None
     label_fn: LabelFunction | None
@@ -82,8 +105,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         batch_size: samples per forward pass.
         device: where features and products are computed: the device that the model is on, which is also what None
             means.
-        cache_dir: a folder for what the fit computes; entries are keyed by the network's weights, the dataset's content
-            and the parameters, so another network never gets them. None keeps nothing on disk.
+        cache_dir: a folder for what is computed from every training point, in shards that survive an interruption. Each
+            network, dataset and set of parameters has a store of its own there, so another network never gets them.
+            :class:`Storage` has more choices. None keeps nothing on disk.
         show_progress: progress bars during long work.
         forward: a function of the network and a batch that returns the outputs; None: ``model(x)``, ``model(*xs)`` for
             a tuple, ``model(**batch)`` for a dictionary, and of what is returned the ``logits`` if it has them.
@@ -100,6 +124,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         their place.
     """
 
+    store_: StoreReport | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -108,7 +134,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         *,
         batch_size: int = 256,
         device: torch.device | str | None = None,
-        cache_dir: str | Path | None = None,
+        cache_dir: str | Path | Storage | None = None,
         show_progress: bool = True,
         forward: Forward | None = None,
         label_fn: LabelFunction | None = None,
@@ -124,7 +150,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self.batch_size = check_integer(batch_size, "batch_size", owner)
         self.show_progress = bool(show_progress)
         self.cache_dir = cache_dir
-        self._cache = TensorCache(cache_dir, owner)
+        self._storage = Storage.of(cache_dir, owner)
         self._data = TrainingData(train_dataset, self.batch_size, owner, label_fn, self.output)
         self.device = _checked_device(self.model, device, owner)
         self._probe: Probe | None = None
@@ -384,14 +410,15 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if at is None and not any(leaf.is_floating_point() for leaf in leaves(inputs)):
             constraint = "floating, to be differentiated; of tokens pass at=, the embedding, for a map of its output"
             raise InvalidTypeError("inputs", owner, constraint, str(leaves(inputs)[0].dtype))
+        evidence_of = self._evidence(target, train_indices)
         with torch.enable_grad(), rules_set_aside(self.model):
             point = mapped(lambda leaf: leaf.detach().clone().requires_grad_(leaf.is_floating_point()), inputs)
             if at is None:
-                evidence = self._evidence(point, target, train_indices)
+                evidence = evidence_of(point)
                 floating = [leaf for leaf in leaves(point) if leaf.is_floating_point()]
             else:
-                with cut_at(self.model, at, owner) as points:
-                    evidence = self._evidence(inputs, target, train_indices)
+                with differentiable_at(self.model, at, owner) as points:
+                    evidence = evidence_of(inputs)
                 floating = [only_point(points, at, owner)]
             gradients = self._map_gradients(evidence, floating)
         if at is not None:
@@ -410,9 +437,81 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         pairs = zip(points, gradients, strict=True)
         return [torch.zeros_like(point) if gradient is None else gradient for point, gradient in pairs]
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """The summed attributions of these training points, (n_block, k), with their graph."""
-        return self._pair_attribution(inputs, target, train_indices).sum()
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        """The sum of the attributions of these training points, (n_block, k), with its graph, as a function of inputs.
+
+        All that does not depend on the inputs is computed before.
+        """
+        return lambda inputs: self._pair_attribution(inputs, target, train_indices).sum()
+
+    def save(self, path: str | Path) -> None:
+        """Write what was learned to a file, without the network and the data; fits first if need be.
+
+        Args:
+            path: of the file, which is replaced as a whole.
+
+        Raises:
+            InvalidTypeError: the method's state or one of its arguments has no form on disk.
+            InvalidValueError: the file cannot be written.
+
+        Cost: the size of what was learned. The file holds arrays and readable text, and nothing is unpickled from it.
+        """
+        with self.visit():
+            self.ensure_fitted()
+            fresh = vars(type(self)(**self._arguments))
+            learned = {name: value for name, value in vars(self).items() if name not in fresh and name != "store_"}
+            save(self, path, {name: value for name, value in learned.items() if name not in self._remade})
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module, train_dataset: TrainData, **options: Any) -> Self:
+        """A fitted method from a file of :meth:`save`, with its network and its training data.
+
+        Args:
+            path: of the file.
+            model: the network of the fit.
+            train_dataset: the data of the fit.
+            options: ``device``, ``cache_dir``, ``show_progress``, and ``forward`` and ``label_fn`` if the fit had them.
+
+        Raises:
+            InvalidValueError: no such file, one that :meth:`save` did not write, of another class or newer format.
+            StaleFitError: network or data are not those of the fit; the message says which.
+
+        Cost: the size of the file, and the data once if they lie in memory, else 128 samples.
+
+        Example:
+            >>> import tempfile
+            >>> from dualview_plugin import DualView
+            >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
+            >>> network = nn.Sequential(nn.Linear(4, 2))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     DualView(network, "0", data, show_progress=False).save(f"{folder}/fitted.zip")
+            ...     method = DualView.load(f"{folder}/fitted.zip", network, data, show_progress=False)
+            >>> method.attribute(torch.eye(4)[:3]).shape
+            torch.Size([3, 4])
+        """
+        saved = Saved(path, cls.get_name())
+        kind = next((kind for kind in _with_subclasses(cls) if kind.get_name() == saved.name), None)
+        if kind is None:
+            raise saved.refused(f"it holds a {saved.name}")
+        try:
+            method = kind(model, saved.layer, train_dataset, **{**saved.arguments, **options})
+        except TypeError as error:
+            raise saved.refused(str(error)) from error
+        with method.visit():
+            saved.check(method)
+            for name, value in saved.learned(method.device).items():
+                if name in vars(method) or name in method._remade:
+                    raise saved.refused(f"it sets {name!r}")
+                method.__dict__[name] = value
+            method._resume()
+            method._fitted = True
+        return method
+
+    # Attributes that :meth:`_resume` makes anew.
+    _remade: ClassVar[frozenset[str]] = frozenset()
+
+    def _resume(self) -> None:
+        """Make what a file does not hold, from the network and the arguments."""
 
     def __call__(
         self, model: nn.Module, inputs: Any, targets: Any, *, at: nn.Module | str | None = None, **_: Any
@@ -445,6 +544,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         with self.visit():
             like, collate = self._probe_now().inputs, self._data.loader.collate_fn
             return TestInputs(inputs, self.get_name(), like, collate, any_structure=self.forward is not None)
+
+    def decisions(self, inputs: Inputs) -> Tensor:
+        """The classes that the network decides for, (n_test,): what ``target=None`` explains."""
+        with self.visit():
+            return torch.cat([classes for _, classes in self.blocks(inputs)])
 
     def blocks(self, inputs: Inputs, target: Target = None, size: int | None = None) -> Iterator[tuple[Any, Tensor]]:
         """Consecutive blocks of test inputs, placed where the network is, with the classes to explain, (n_block,).
@@ -495,7 +599,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     def _quiet_twin(self, model: nn.Module) -> Self:
         """An unfitted object of the same arguments for another network, without progress bars and cache."""
         twin: Self = self.rebuilt(model)
-        twin.__dict__.update(show_progress=False, cache_dir=None, _cache=TensorCache(None))
+        twin.__dict__.update(show_progress=False, cache_dir=None, _storage=None)
         return twin
 
     # ------------------------------------------------------------------ what methods share
@@ -573,16 +677,35 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if not self._fitted:
             self.fit()
 
-    def _training_features(self) -> TrainingFeatures:
-        """φ, f and y of the training set, from the cache if it has them; sets ``train_labels_`` and ``n_classes_``."""
+    def _training_features(self, n_logits: int | None = None) -> TrainingFeatures:
+        """φ, f and y of the training set, from the store if there is one; sets ``train_labels_`` and ``n_classes_``.
 
-        def compute() -> dict[str, Tensor]:
-            return vars(self.extractor.extract(self._data, self._probe_now(), show_progress=self.show_progress))
-
-        tensors = self._cached("features", {"layer": self.extractor.layer_name}, compute)
-        training = TrainingFeatures(**tensors)
-        self.train_labels_, self.n_classes_ = training.labels, training.logits.shape[1]
+        Args:
+            n_logits: keep f of at most this many points, the first ones; None: of all.
+        """
+        probe = self._probe_now()
+        training = self._stored_features(probe, n_logits)
+        if training is None:
+            training = self.extractor.extract(self._data, probe, n_logits=n_logits, show_progress=self.show_progress)
+        self.train_labels_, self.n_classes_ = training.labels, probe.n_classes
         return training
+
+    def _stored_features(self, probe: Probe, n_logits: int | None) -> TrainingFeatures | None:
+        """The features through the store; with all logits, unless none are asked for and they take much room."""
+        n_features = probe.features.shape[1]
+        logits = n_logits != 0 or 4 * probe.n_classes <= n_features
+        dtype = None if self._storage is None or self._storage.dtype is None else getattr(torch, self._storage.dtype)
+        columns = [
+            Column("features", dtype or probe.features.dtype, n_features),
+            Column("labels", torch.int64),
+            Column("logits", probe.logits.dtype, probe.n_classes),
+        ]
+        work = FeatureShards(self.extractor, self._data, probe, dtype, logits)
+        tensors = self._stored("features", {}, columns if logits else columns[:2], work)
+        if tensors is None:
+            return None
+        kept = tensors["logits"][:n_logits] if logits else probe.logits[:0]
+        return TrainingFeatures(tensors["features"], kept, tensors["labels"])
 
     def _training_labels(self) -> Tensor:
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""
@@ -596,24 +719,45 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
     def _training_batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """The batches of the training set in order, placed where the network is."""
-        place, probe, start = Placement.of(self.model), self._probe_now(), 0
-        for inputs, labels in self._data.batches():
-            probe.check_reading(start, inputs, labels, self.get_name())
-            yield place(inputs), labels.to(self.device)
-            start += len(labels)
+        return ((inputs, labels) for _, inputs, labels in self._numbered_batches())
 
-    def _cached(self, kind: str, parameters: dict[str, object], compute: Any) -> dict[str, Tensor]:
-        """What ``compute`` returns, kept in the cache under this network, this dataset and these parameters."""
-        if self._cache.folder is None:
-            return dict(compute())
+    def _numbered_batches(self, stream: RangeStream | None = None) -> Iterator[tuple[range, Batch, Tensor]]:
+        """The batches of the training set, or of ranges of it, with their positions, placed where the network is."""
+        place, probe = Placement.of(self.model), self._probe_now()
+        for rows, inputs, labels in self._data.numbered() if stream is None else stream.batches():
+            probe.check_reading(rows.start, inputs, labels, self.get_name())
+            yield rows, place(inputs), labels.to(self.device)
+
+    def _stored(
+        self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
+    ) -> dict[str, Tensor] | None:
+        """Columns with a row for each training point, through the store; sets ``store_``.
+
+        None without a store, and where another reading or pass would give other values.
+        """
         probe = self._probe_now()
-        key = fingerprint(
-            model_fingerprint(self.model, probe.plain),
-            data_fingerprint(self._data.batches()),
-            sorted(parameters.items()),
-        )
-        tensors = self._cache.load_or_compute(kind, key, compute, {"logits": probe.logits, "features": probe.features})
+        if self._storage is None or not (probe.repeatable and probe.repeats):
+            return None
+        parts = {
+            "network": model_fingerprint(self.model, probe.plain),
+            "layer": self.extractor.layer_name,
+            "output": repr(self.output),
+            **{name: repr(value) for name, value in parameters.items()},
+        }
+        store = TrainingStore(self._storage, kind, parts, self._data, columns, work, probe.indices, self.show_progress)
+        tensors, self.store_ = store.load()
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    def _rows_like_the_store(self, values: Tensor, indices: Tensor) -> Tensor:
+        """Some rows of a matrix: where a store was used, in an unnamed file of its folder and not in memory."""
+        if self.store_ is None or values.device.type != "cpu":
+            return values[indices]
+        rows = mapped_array((len(indices), values.shape[1]), values.dtype, self.store_.folder)
+        size = max(1, _ROWS_ELEMENTS // values.shape[1])
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            torch.index_select(values, 0, part, out=rows[start : start + len(part)])
+        return rows
 
     def _placed(self, test: TestInputs, classes: Tensor | None, size: int) -> Iterator[tuple[Batch, Tensor]]:
         """Consecutive blocks of test inputs on the device with the classes to explain."""
@@ -634,6 +778,13 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         check_finite(features, logits, "inputs", self.get_name(), start)
         return logits.argmax(dim=1)
+
+
+def _with_subclasses(kind: type[Made]) -> Iterator[type[Made]]:
+    """A class and all that derive from it."""
+    yield kind
+    for derived in kind.__subclasses__():
+        yield from _with_subclasses(derived)
 
 
 def _checked_device(model: nn.Module, device: torch.device | str | None, owner: str) -> torch.device:

@@ -94,20 +94,22 @@ class DualView(FeatureKernelAttribution):
             raise InvalidValueError("model", self.get_name(), constraint, f"{logits.shape[1]} output")
 
     def _fit(self) -> None:
-        training = self._training_features()
+        training = self._training_features(None if self.C == "auto" else 0)
+        features = training.features
         if self.standardize:
-            self._standardizer = Standardizer.from_features(training.features, self._probe_now().dtype)
+            self._standardizer = Standardizer.from_features(features, self._probe_now().dtype)
+            features = self._standardizer.in_place(features)
         else:
-            self._standardizer = Standardizer.identity(training.features)
-        features = self.transform_features(training.features)
-        self.solution_ = self._solve(features, training.labels, training.logits.argmax(dim=1))
+            self._standardizer = Standardizer.identity(features)
+        decisions = training.logits.argmax(dim=1) if self.C == "auto" else None
+        self.solution_ = self._solve(features, training.labels, decisions)
         self.kernel_offset_ = float(self.fit_intercept)
         coefficients = SparseCoefficients.from_csr(self.solution_.sparse_dual_coef, features)
         self._set_support(self.solution_.support, features, coefficients)
         self.surrogate_weight_ = torch.from_numpy(self.solution_.weight).to(features)
         self.surrogate_bias_ = torch.from_numpy(self.solution_.intercept).to(features)
 
-    def _solve(self, features: Tensor, labels: Tensor, decisions: Tensor) -> CrammerSingerSolution:
+    def _solve(self, features: Tensor, labels: Tensor, decisions: Tensor | None) -> CrammerSingerSolution:
         """The dual's solution for these features and parameters."""
         options: dict[str, Any] = {} if self.max_iter is None else {"max_iter": self.max_iter}
         options |= {
@@ -119,8 +121,8 @@ class DualView(FeatureKernelAttribution):
         }
         rows, classes = features.cpu().numpy(), labels.cpu().numpy()
         if self.C == "auto":
-            decided = decisions.cpu().numpy()
-            return chosen_solution(rows, classes, decided, self.max_support, self.get_name(), **options)
+            assert decisions is not None
+            return chosen_solution(rows, classes, decisions.cpu().numpy(), self.max_support, self.get_name(), **options)
         return solve_crammer_singer(rows, classes, self.C, **options)
 
     def attribute(

@@ -17,6 +17,8 @@ from dualview_plugin.batches import Batch
 from dualview_plugin.data import Inputs, TestInputs
 from dualview_plugin.features import Standardizer
 
+# Rows of the support that are squared at a time.
+_ROWS = 4096
 # Test points that are attributed together.
 _TEST_POINTS = 4096
 
@@ -150,14 +152,15 @@ class FeatureKernelAttribution(DataAttribution):
     def _self_influence(self) -> Tensor:
         labels = self.train_labels_[self.support_indices_]
         own = self.coefficients_.at(torch.arange(len(labels), device=labels.device), labels)
-        values = own * (self.support_features_.square().sum(dim=1) + self.kernel_offset_)
+        squares = torch.cat([part.square().sum(dim=1) for part in torch.split(self.support_features_, _ROWS)])
+        values = own * (squares + self.kernel_offset_)
         return values.new_zeros(self.n_train_).index_copy_(0, self.support_indices_, values)
 
     def _set_support(self, indices: Any, features: Tensor, coefficients: Coefficients | Tensor) -> None:
         """Store the learned state from coefficients and the kernel's features of the whole training set."""
         self.support_indices_ = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         whole = len(self.support_indices_) == len(features)
-        self.support_features_ = features if whole else features[self.support_indices_]
+        self.support_features_ = features if whole else self._rows_like_the_store(features, self.support_indices_)
         if isinstance(coefficients, Tensor):
             coefficients = DenseCoefficients(coefficients.to(features))
         self.coefficients_ = coefficients

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Unpack
 
 import torch
@@ -59,10 +59,14 @@ class GradCos(GradientSimilarity):
         slope = super()._linearised(sample, label, tangents)
         return cosines + slope - slope.detach()
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
         direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
-        _, tangent = self._tangents(inputs, target[0], direction)
-        return self._gradients.directional_derivatives(inputs, target[0], tangent).sum()
+
+        def along_tangent(inputs: Batch) -> Tensor:
+            _, tangent = self._tangents(inputs, target[0], direction)
+            return self._gradients.directional_derivatives(inputs, target[0], tangent).sum()
+
+        return along_tangent
 
     def _tangents(self, sample: Batch, label: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """⟨d, u⟩ of directions d (k, n_parameters) with u = g / ‖g‖, and its gradients in g, (d − ⟨d, u⟩ u) / ‖g‖."""

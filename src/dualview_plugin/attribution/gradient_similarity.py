@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Unpack
+from collections.abc import Callable, Collection, Iterator
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch, leaves, mapped, rows_of, samples, split
-from dualview_plugin.data import TrainData
+from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
 from dualview_plugin.network import layer_name
 from dualview_plugin.validation import check_integer
 
 # Training points from which the form of the gradients is learned.
-_FIRST_SAMPLES = 8
+FIRST_SAMPLES = 8
 
 
 class GradientSimilarity(DataAttribution):
@@ -66,6 +66,11 @@ class GradientSimilarity(DataAttribution):
         self._start()
         self._training_labels()
 
+    _remade: ClassVar[frozenset[str]] = frozenset({"_gradients", "_layout"})
+
+    def _resume(self) -> None:
+        self._start()
+
     def _start(self) -> None:
         """Gradients of the network as it is now, and the memory that one of them takes."""
         doubles_single = self.extractor.doubles_single
@@ -73,7 +78,7 @@ class GradientSimilarity(DataAttribution):
             self.extractor.call, self.layers, owner=self.get_name(), doubles_single=doubles_single
         )
         inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(rows_of(inputs, slice(_FIRST_SAMPLES)), labels[:_FIRST_SAMPLES])
+        self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
 
     @property
     def block_size(self) -> int:
@@ -119,10 +124,10 @@ class GradientSimilarity(DataAttribution):
                     linear = linear + torch.stack(slopes).flatten(1) @ (leaf - leaf.detach()).flatten()
         return linear
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """The summed attributions of one test point, with their graph: the derivative along the sum of directions."""
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        """The summed attributions of one test point: the derivative along the sum of directions."""
         direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
-        return self._gradients.directional_derivatives(inputs, target[0], direction).sum()
+        return lambda inputs: self._gradients.directional_derivatives(inputs, target[0], direction).sum()
 
     @property
     def _map_size(self) -> int:
@@ -151,11 +156,11 @@ class GradientSimilarity(DataAttribution):
         """Samples in a pass, so that their gradients take at most a quarter of the memory budget."""
         return max(1, min(self.batch_size, self.memory_budget // (4 * max(1, self._layout.bytes_per_sample))))
 
-    def _training_gradients(self) -> Iterator[SampleGradients]:
-        """The gradients of all training points at their labels, pass by pass in order."""
-        start = 0
+    def _training_gradients(self, stream: RangeStream | None = None) -> Iterator[SampleGradients]:
+        """The gradients of all training points, or of those in a stream, at their labels, pass by pass in order."""
         with tqdm(total=self.n_train_, desc="training gradients", disable=not self.show_progress, leave=False) as bar:
-            for inputs, labels in self._training_batches():
+            for rows, inputs, labels in self._numbered_batches(stream):
+                start = rows.start
                 for part in zip(split(inputs, self._pass_size), split(labels, self._pass_size), strict=True):
                     gradients = self._gradients(*part)
                     self._check_finite(gradients, start)

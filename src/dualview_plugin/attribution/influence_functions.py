@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, Unpack
 
 import torch
@@ -19,16 +18,19 @@ from dualview_plugin.last_layer import (
     LinearLayer,
     LissaInverse,
     SoftmaxCurvature,
+    residuals_of,
     softmax_residuals,
     total_memory,
     weight_gradients,
 )
 from dualview_plugin.validation import check_integer, check_option, check_positive
 
-# Memory that a block of test points may take, in bytes.
-_BLOCK_BYTES = 2**30
-# Elements of the training gradients that are written out at a time.
-_GRADIENT_ELEMENTS = 2**23
+# Memory that a block of test points may take, in bytes, less what products hold for a few training points.
+_BLOCK_BYTES = 2**30 - 2**27
+# Elements of the training gradients, or of scores of test points, that are held at a time: 16 MiB.
+_SCORE_ELEMENTS = 2**21
+# Vectors as large as the gradients of a block of test points that exist at a time: those of the solver, and their own.
+_VECTORS = 7
 # Training points on which the last layer is compared with the network's outputs.
 _CHECKED_ROWS = 256
 
@@ -81,7 +83,9 @@ class InfluenceFunctions(DataAttribution):
 
     Cost: with m = n_classes · n_features weights: ``"exact"`` n_train · m²/2 + m³/3 for the fit, m² a test point;
     ``"cg"`` 2 · n_train · m for each iteration and test point; ``"lissa"`` 512 · m for each step and test point. Each
-    adds n_train · m a test point for the products with the training gradients.
+    adds n_train · m a test point for the products with the training gradients. Memory: 8 · n_train · n_classes bytes
+    beside the features, and 16 · m² for ``"exact"``. A block of test points takes at most 1 GiB, or 56 · m bytes
+    where one point needs more.
     """
 
     _inverse: InverseCurvature
@@ -128,24 +132,28 @@ class InfluenceFunctions(DataAttribution):
         return LinearLayer.last_of(self.model, extractor.layer_name, features, logits, owner, extractor.call.output)
 
     def _fit(self) -> None:
-        training = self._training_features()
+        training = self._training_features(n_logits=_CHECKED_ROWS)
         self._layer = self._last_layer(training.features[:_CHECKED_ROWS], training.logits[:_CHECKED_ROWS])
-        logits = torch.cat([self._layer(rows) for rows in torch.split(training.features, self.batch_size)])
+        self._probabilities = self._layer.weight.new_empty(len(training.features), self.n_classes_)
+        parts = torch.split(self._probabilities, self.batch_size)
+        for rows, part in zip(torch.split(training.features, self.batch_size), parts, strict=True):
+            part.copy_(self._layer(rows).softmax(1))
         self._features = self._with_bias(training.features)
-        self._residuals = softmax_residuals(logits, training.labels)
-        self._inverse = self._make_inverse(logits.softmax(1))
+        self._inverse = self._make_inverse()
 
-    def _make_inverse(self, probabilities: Tensor) -> InverseCurvature:
+    def _make_inverse(self) -> InverseCurvature:
         """(H + δI)⁻¹ by the chosen solver; LiSSA, whose noise is far above rounding, in the features' precision."""
         precision = self._features.dtype if self.solver == "lissa" else torch.float64
-        curvature = SoftmaxCurvature(self._features, probabilities, self.damping, precision, self.get_name())
+        curvature = SoftmaxCurvature(self._features, self._probabilities, self.damping, precision, self.get_name())
         if self.solver == "lissa":
             depth, tol = self.max_iter or 5000, self.tol or 1e-3
-            return LissaInverse(curvature, self.scale, depth=depth, tol=tol, seed=self.seed)
+            return LissaInverse(
+                curvature, self.scale, depth=depth, tol=tol, seed=self.seed, show_progress=self.show_progress
+            )
         fits = CholeskyInverse.memory(self._n_weights) <= self.memory_budget
         if self.solver == "exact" or (self.solver == "auto" and fits):
             return CholeskyInverse(curvature)
-        return ConjugateGradientInverse(curvature, self.tol or 1e-6, self.max_iter or 1000)
+        return ConjugateGradientInverse(curvature, self.tol or 1e-6, self.max_iter or 1000, self.show_progress)
 
     @property
     def _n_weights(self) -> int:
@@ -154,17 +162,35 @@ class InfluenceFunctions(DataAttribution):
 
     @property
     def block_size(self) -> int:
-        """Test points for which the gradients, the solver's vectors and the attributions take at most 1 GiB."""
+        """Test points whose gradients, solver's vectors and attributions take at most 1 GiB."""
         self.ensure_fitted()
-        return max(1, _BLOCK_BYTES // (8 * (6 * self._n_weights + self.n_train_)))
+        return max(1, _BLOCK_BYTES // (8 * (_VECTORS * self._n_weights + self.n_train_)))
 
     @torch.no_grad()
     def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         # The forward pass takes parts of at most ``batch_size``.
-        blocks = zip(split(inputs, self.batch_size), split(target, self.batch_size), strict=True)
-        parts = [self._loss_gradients(*block) for block in blocks]
-        solved = self._inverse.solve(torch.cat(parts)).flatten(1)
-        return torch.cat([solved @ gradients.flatten(1).mT for gradients in self._training_gradients()], 1)
+        parts = zip(split(inputs, self.batch_size), split(target, self.batch_size), strict=True)
+        solved = self._inverse.solve(torch.cat([self._loss_gradients(*part) for part in parts]))
+        return self._products(solved)
+
+    def _products(self, vectors: Tensor) -> Tensor:
+        """⟨v, ∇L(x_i, y_i)⟩ (n_vectors, n_train) for v (n_vectors, n_classes, n_features), block by block.
+
+        For few vectors the factors of ∇L are multiplied one after the other; for many it is worth writing ∇L out.
+        """
+        n_vectors, n_classes, n_features = vectors.shape
+        written = n_features <= n_vectors
+        products = vectors.new_empty(n_vectors, self.n_train_)
+        size = max(1, _SCORE_ELEMENTS // (n_classes * (n_features if written else n_vectors)))
+        for start in range(0, self.n_train_, size):
+            rows = slice(start, start + size)
+            residuals, features = self._residuals_at(rows), self._features[rows].to(vectors.dtype)
+            if written:
+                products[:, rows] = vectors.flatten(1) @ weight_gradients(residuals, features).flatten(1).mT
+                continue
+            scores = (vectors.flatten(0, 1) @ features.mT).view(n_vectors, n_classes, -1)
+            products[:, rows] = scores.mul_(residuals.mT).sum(1)
+        return products
 
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         unique, position = torch.unique(train_indices, return_inverse=True)
@@ -177,7 +203,7 @@ class InfluenceFunctions(DataAttribution):
         parts = []
         for indices in torch.split(torch.arange(self.n_train_, device=self.device), self.block_size):
             gradients = self._gradients_at(indices)
-            parts.append((self._inverse.solve(gradients) * gradients).sum((1, 2)))
+            parts.append(torch.linalg.vecdot(self._inverse.solve(gradients).flatten(1), gradients.flatten(1)))
         return torch.cat(parts)
 
     def _loss_gradients(self, inputs: Batch, target: Tensor) -> Tensor:
@@ -187,14 +213,11 @@ class InfluenceFunctions(DataAttribution):
 
     def _gradients_at(self, indices: Tensor) -> Tensor:
         """∇L(x_i, y_i) (n, n_classes, n_features) of these training points."""
-        return weight_gradients(self._residuals[indices], self._features[indices])
+        return weight_gradients(self._residuals_at(indices), self._features[indices])
 
-    def _training_gradients(self) -> Iterator[Tensor]:
-        """∇L(x_i, y_i) of all training points in order, block by block."""
-        rows = max(1, _GRADIENT_ELEMENTS // self._n_weights)
-        blocks = zip(torch.split(self._residuals, rows), torch.split(self._features, rows), strict=True)
-        for residuals, features in blocks:
-            yield weight_gradients(residuals, features)
+    def _residuals_at(self, rows: Tensor | slice) -> Tensor:
+        """∂L/∂logits (n, n_classes) of these training points."""
+        return residuals_of(self._probabilities[rows], self.train_labels_[rows])
 
     def _with_bias(self, features: Tensor) -> Tensor:
         """The features, with a constant one for the bias if that counts."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.attribution.gradient_similarity import FIRST_SAMPLES, GradientSimilarity
 from dualview_plugin.batches import Batch, rows_of, split
+from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import LogProbabilities, PerSampleGradients, SampleGradients
 from dualview_plugin.network import Caller
+from dualview_plugin.storage import Column
 
 
 class OutputGradients(GradientSimilarity):
@@ -44,11 +46,13 @@ class OutputGradients(GradientSimilarity):
             doubles_single=self.extractor.doubles_single,
         )
         inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(rows_of(inputs, slice(8)), labels[:8])
+        self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
 
-    def _cached(self, kind: str, parameters: dict[str, object], compute: Any) -> dict[str, Tensor]:
+    def _stored(
+        self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
+    ) -> dict[str, Tensor] | None:
         """As in the base, apart from what belongs to logits."""
-        return super()._cached(f"{kind} of {self._output.__name__}", parameters, compute)
+        return super()._stored(f"{kind} of {self._output.__name__}", parameters, columns, work)
 
     @property
     def _pass_size(self) -> int:

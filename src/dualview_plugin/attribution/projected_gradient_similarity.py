@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Literal, Unpack
+from collections.abc import Collection, Iterable, Iterator
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
 from dualview_plugin.batches import Batch
-from dualview_plugin.data import TrainData
+from dualview_plugin.data import RangeResult, RangeStream, TrainData
+from dualview_plugin.features import in_precision
 from dualview_plugin.gradients import FactoredProjection, GaussianProjection, SampleGradients
+from dualview_plugin.network import guest
+from dualview_plugin.storage import Column
 from dualview_plugin.validation import check_integer, check_option
 
 
@@ -90,12 +93,20 @@ class ProjectedGradientSimilarity(GradientSimilarity):
             "seed": self.seed,
             "layers": self.layers,
         }
-        stored = self._cached("projected gradients", parameters, self._project_training_set)
+        stored = self._stored("projected gradients", parameters, self._columns(), self._project_ranges)
+        if stored is None:
+            ((_, stored, _),) = self._project_ranges([range(self.n_train_)])
         self.gradient_norms_ = stored["norms"]
         self.projected_gradients_ = stored["projected"]
         if self.normalize_train:
             norms = self.gradient_norms_[:, None]
             self.projected_gradients_ = self.projected_gradients_ / torch.where(norms > 0, norms, 1.0)
+
+    _remade: ClassVar[frozenset[str]] = GradientSimilarity._remade | {"_projection"}
+
+    def _resume(self) -> None:
+        super()._resume()
+        self._projection = self._make_projection()
 
     def _make_projection(self) -> GaussianProjection | FactoredProjection:
         """P, by the choice of ``projection``."""
@@ -103,25 +114,43 @@ class ProjectedGradientSimilarity(GradientSimilarity):
             return FactoredProjection(self.n_components, self.seed, self._gradients.dense_shapes)
         return GaussianProjection(self.n_components, self.seed)
 
-    def _project_training_set(self) -> dict[str, Tensor]:
-        """The projections (n_train, n_components) and the norms (n_train,) of the training gradients."""
-        parts = [(self._projection(chunk), chunk.norms()) for chunk in self._chunks()]
-        projected, norms = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        return {"projected": projected, "norms": norms.to(projected.dtype)}
+    def _columns(self) -> list[Column]:
+        """What is stored of each training point."""
+        computed = self._layout.dense.dtype
+        return [Column("projected", self._stored_dtype or computed, self.n_components), Column("norms", computed)]
 
-    def _chunks(self) -> Iterator[SampleGradients]:
+    @property
+    def _stored_dtype(self) -> torch.dtype | None:
+        """The type of stored projections; None: the one that they are computed in."""
+        name = None if self._storage is None else self._storage.dtype
+        return None if name is None else getattr(torch, name)
+
+    def _project_ranges(self, ranges: Iterable[range]) -> Iterator[RangeResult]:
+        """The projections (n, n_components) and the norms (n,) of the training gradients in ranges of positions."""
+        stream = RangeStream(self._data, ranges)
+        with guest(self.model):
+            yield from stream.assembled(self._projected(stream))
+
+    def _projected(self, stream: RangeStream) -> Iterator[dict[str, Tensor]]:
+        """Projections and norms of one chunk after another."""
+        for chunk in self._chunks(stream):
+            projected, norms = self._projection(chunk), chunk.norms()
+            yield {"projected": in_precision(projected, self._stored_dtype), "norms": norms.to(projected.dtype)}
+
+    def _chunks(self, stream: RangeStream) -> Iterator[SampleGradients]:
         """The training gradients in chunks of a quarter of the memory budget; a Gaussian P is generated for each."""
         if self.projection == "factored":
-            yield from self._training_gradients()
+            yield from self._training_gradients(stream)
             return
         size = self.memory_budget // (4 * max(1, self._layout.bytes_per_sample))
         held: list[SampleGradients] = []
-        for gradients in self._training_gradients():
+        for gradients in self._training_gradients(stream):
             if held and sum(map(len, held)) + len(gradients) > size:
                 yield SampleGradients.stack(held)
                 held = []
             held.append(gradients)
-        yield SampleGradients.stack(held)
+        if held:
+            yield SampleGradients.stack(held)
 
     @torch.no_grad()
     def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -115,6 +115,15 @@ class TracIn(DataAttribution):
             **common,
         )
 
+    def save(self, path: str | Path) -> None:
+        """Refused: what was learned are methods on the networks of the checkpoints.
+
+        Raises:
+            InvalidTypeError: always.
+        """
+        constraint = "of a method whose state has a form on disk"
+        raise InvalidTypeError("save", self.get_name(), constraint, f"the networks of its checkpoints for {path!r}")
+
     def _fit(self) -> None:
         self._training_labels()
         self._parts = [self._part(network).fit() for network in self._networks()]
@@ -168,8 +177,12 @@ class TracIn(DataAttribution):
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         return self._summed(lambda part: part._pair_attribution(inputs, target, train_indices))
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        return self._summed(lambda part: part._evidence(inputs, target, train_indices))
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        evidence: dict[int, Callable[[Batch], Tensor]] = {}
+        for part in self._parts:
+            with part.visit():
+                evidence[id(part)] = part._evidence(target, train_indices)
+        return lambda inputs: self._summed(lambda part: evidence[id(part)](inputs))
 
     @property
     def _map_size(self) -> int:

@@ -1,20 +1,27 @@
 """Training and test data as counted streams in the dataset's own order."""
 
 from dualview_plugin.data.conversion import as_batch, as_tensor, with_arguments
+from dualview_plugin.data.identity import KnownContent, SamplesDigest, known_content
 from dualview_plugin.data.labels import LabelFunction
 from dualview_plugin.data.loaders import kept_generator, n_samples_in_order
+from dualview_plugin.data.ranges import RangeResult, RangeStream
 from dualview_plugin.data.test_inputs import Inputs, TestInputs
 from dualview_plugin.data.training_data import TrainData, TrainingData
 
 __all__ = [
     "Inputs",
+    "KnownContent",
     "LabelFunction",
+    "RangeResult",
+    "RangeStream",
+    "SamplesDigest",
     "TestInputs",
     "TrainData",
     "TrainingData",
     "as_batch",
     "as_tensor",
     "kept_generator",
+    "known_content",
     "n_samples_in_order",
     "with_arguments",
 ]

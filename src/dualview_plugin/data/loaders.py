@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,6 +104,27 @@ def check_rows(n_rows: int, expected: int, owner: str, parameter: str) -> None:
     if n_rows != expected:
         constraint = "a dataset whose collate function keeps every sample, one row each; leave samples out by a Subset"
         raise InvalidValueError(parameter, owner, constraint, f"{n_rows} rows for {expected} samples")
+
+
+def loader_of_batches(loader: DataLoader[Any], batches: Iterable[list[int]]) -> DataLoader[Any]:
+    """A loader like another one, of the batches of positions that are asked for, which are drawn as they are needed."""
+    workers: dict[str, Any] = {}
+    if loader.num_workers:
+        workers = {
+            "num_workers": loader.num_workers,
+            "prefetch_factor": loader.prefetch_factor,
+            "worker_init_fn": loader.worker_init_fn,
+            "multiprocessing_context": loader.multiprocessing_context,
+            "timeout": loader.timeout,
+        }
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=batches,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        generator=torch.Generator(),
+        **workers,
+    )
 
 
 def sequential_loader(dataset: Any, batch_size: int) -> DataLoader[Any]:

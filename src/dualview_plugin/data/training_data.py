@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -9,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from dualview_plugin.batches import Batch, leaves
+from dualview_plugin.batches import Batch, leaves, rows_of
 from dualview_plugin.data.conversion import as_batch
+from dualview_plugin.data.identity import KnownContent, SamplesDigest, known_content
 from dualview_plugin.data.labels import LabelFunction, class_labels, split_labels
 from dualview_plugin.data.loaders import (
     check_dataset,
@@ -18,6 +20,7 @@ from dualview_plugin.data.loaders import (
     check_rows,
     counted_batches,
     kept_generators,
+    loader_of_batches,
     sequential_loader,
 )
 from dualview_plugin.data.samples import probe_indices
@@ -78,6 +81,56 @@ class TrainingData:
                 yield inputs, labels
                 bar.update(size)
 
+    def numbered(self) -> Iterator[tuple[range, Batch, Tensor]]:
+        """All training points in order, each batch with its positions."""
+        start = 0
+        for inputs, labels in self.batches():
+            yield range(start, start + len(labels)), inputs, labels
+            start += len(labels)
+
+    def ranges(self, ranges: Iterable[range]) -> Iterator[tuple[range, Batch, Tensor]]:
+        """Batches of the training points in ranges of positions: their positions, inputs and labels.
+
+        Ranges ascend, and are drawn as they are needed. No batch reaches over the end of a range. Other samples are not
+        read, unless the loader is of a class of its own, whose batches are all gone through.
+        """
+        if type(self.loader) is DataLoader:
+            yield from self._direct(ranges)
+        else:
+            yield from self._in_passing(ranges)
+
+    def _direct(self, ranges: Iterable[range]) -> Iterator[tuple[range, Batch, Tensor]]:
+        """Batches that a loader of these positions alone gives."""
+        drawn: deque[range] = deque()
+        size: int = self.loader.batch_sampler.batch_size  # type: ignore[union-attr]
+
+        class Batches:
+            def __iter__(self) -> Iterator[list[int]]:
+                for rows in ranges:
+                    for start in range(rows.start, rows.stop, size):
+                        drawn.append(range(start, min(start + size, rows.stop)))
+                        yield list(drawn[-1])
+
+        with kept_generators(self.dataset):
+            for batch in loader_of_batches(self.loader, Batches()):
+                rows = drawn.popleft()
+                yield rows, *self._checked(batch, len(rows))
+
+    def _in_passing(self, ranges: Iterable[range]) -> Iterator[tuple[range, Batch, Tensor]]:
+        """The parts of all batches that lie in the ranges."""
+        wanted = iter(ranges)
+        rows = next(wanted, None)
+        for batch, inputs, labels in self.numbered():
+            while rows is not None and rows.start < batch.stop:
+                part = range(max(rows.start, batch.start), min(rows.stop, batch.stop))
+                place = slice(part.start - batch.start, part.stop - batch.start)
+                yield part, rows_of(inputs, place), labels[place]
+                if part.stop < rows.stop:
+                    break
+                rows = next(wanted, None)
+            if rows is None:
+                return
+
     def at(self, indices: Iterable[int]) -> tuple[Batch, Tensor]:
         """The training points at these positions, collated as one batch: inputs (n, …) and labels (n,)."""
         with kept_generators(self.dataset):
@@ -101,6 +154,18 @@ class TrainingData:
     def probe_indices(self) -> list[int]:
         """The positions of the samples that are looked at before heavy work."""
         return probe_indices(len(self))
+
+    def identity(self, *, n_probes: int) -> KnownContent:
+        """Which data these are: what the dataset knows of them, and where that is not all, ``n_probes`` samples."""
+        known = known_content(self.dataset)
+        collate = f"{getattr(self.loader.collate_fn, '__module__', '')}.{type(self.loader.collate_fn).__qualname__}"
+        plain = self._label_fn is None and self.loader.collate_fn is default_collate
+        if known.whole and plain and type(self.loader) is DataLoader:
+            return known
+        digest = SamplesDigest()
+        for index in probe_indices(len(self), n_probes):
+            digest.update(*self.at([index]))
+        return KnownContent(f"{known.digest}{digest.hexdigest()}{collate}", whole=False)
 
     def stamp(self) -> str:
         """What changes when the dataset grows, or when labels or tensors that it holds change."""

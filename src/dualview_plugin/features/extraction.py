@@ -34,7 +34,7 @@ class TrainingFeatures:
 
     Attributes:
         features: φ(x_i), (n_train, n_features), in float32 or more.
-        logits: f(x_i), (n_train, n_classes), likewise.
+        logits: f(x_i), (n_train, n_classes), likewise; of the first points alone where no more were asked for.
         labels: y_i, (n_train,), int64.
     """
 
@@ -167,22 +167,30 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def extract(
-        self, data: TrainingData, probe: Probe | None = None, *, show_progress: bool = False
+        self,
+        data: TrainingData,
+        probe: Probe | None = None,
+        *,
+        n_logits: int | None = None,
+        show_progress: bool = False,
     ) -> TrainingFeatures:
         """Features, logits and labels of a whole labelled dataset, kept on the network's device.
 
         Args:
             data: the training data.
             probe: samples and answers that must come again in this reading.
+            n_logits: keep the logits of at most this many points, the first ones; None: of all.
             show_progress: a progress bar.
 
         Raises:
             InvalidValueError: a label is out of range of the network's outputs, or a feature or logit is not finite.
 
-        Cost: one forward pass; memory (n_train × (n_features + n_classes)).
+        Cost: one forward pass; memory (n_train × n_features + n_logits × n_classes), and one batch.
         """
         place = Placement.of(self.model)
-        features, logits, labels = [], [], []
+        features = _Rows(len(data))
+        logits = _Rows(len(data) if n_logits is None else min(n_logits, len(data)))
+        labels: list[Tensor] = []
         with guest(self.model):
             start = 0
             for inputs, batch_labels in data.batches(description="penultimate features", show_progress=show_progress):
@@ -196,7 +204,34 @@ class FeatureExtractor:
                 logits.append(batch_logits)
                 labels.append(batch_labels.to(place.device))
                 start += len(batch_labels)
-        return TrainingFeatures(torch.cat(features), torch.cat(logits), torch.cat(labels))
+        return TrainingFeatures(features.whole(), logits.whole(), torch.cat(labels))
+
+
+class _Rows:
+    """Rows written batch by batch into one matrix, so that there is no second copy of them; more than fit are dropped.
+
+    Args:
+        n_rows: of the matrix.
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
+        self._filled = 0
+        self._matrix: Tensor | None = None
+
+    def append(self, batch: Tensor) -> None:
+        """The next rows; their number of columns, type and device are those of the first ones."""
+        if self._matrix is None:
+            self._matrix = batch.new_empty(self._n_rows, *batch.shape[1:])
+        part = batch[: self._n_rows - self._filled]
+        self._matrix[self._filled : self._filled + len(part)] = part
+        self._filled += len(part)
+
+    def whole(self) -> Tensor:
+        """The matrix."""
+        assert self._matrix is not None  # datasets are never empty
+        assert self._filled == self._n_rows  # and counted
+        return self._matrix
 
 
 def check_finite(features: Tensor, logits: Tensor, parameter: str, owner: str, start: int = 0) -> None:

@@ -280,6 +280,14 @@ def _check_collation(singles: list[tuple[Batch, Tensor]], inputs: Batch, labels:
             raise InvalidValueError("train_dataset", owner, constraint, got)
 
 
+def same_answers(found: Tensor, expected: Tensor) -> bool:
+    """Whether answers of other batches are those of one network, up to rounding; integers are equal."""
+    if not expected.is_floating_point():
+        return torch.equal(found, expected)
+    limit = min(_BATCH_ROUNDING * tolerance(expected.dtype), _LARGEST_ROUNDING)
+    return found.shape == expected.shape and relative_difference(found, expected) <= limit
+
+
 def _refuse_interaction(found: Tensor, expected: Tensor, dtype: torch.dtype, owner: str) -> None:
     """Refuse a network whose answer to a sample depends on the others in its batch."""
     limit = min(_BATCH_ROUNDING * tolerance(dtype), _LARGEST_ROUNDING)

@@ -11,6 +11,9 @@ from torch import Tensor
 # large numbers leaves a rounding of tens of units; half precision has too few digits to allow for that.
 _ROUNDING_UNITS = {torch.float64: 64, torch.float32: 64, torch.float16: 4, torch.bfloat16: 4}
 
+# Rows of the features that are converted to float64 at a time.
+_ROWS = 4096
+
 
 @dataclass(frozen=True)
 class Standardizer:
@@ -43,8 +46,7 @@ class Standardizer:
             precision: in which the network computed them; None: their own.
         """
         precision = precision or features.dtype
-        exact = features.double()
-        mean, deviation = exact.mean(dim=0), exact.std(dim=0, correction=0)
+        mean, deviation = _statistics(features)
         constant = deviation <= _ROUNDING_UNITS[precision] * torch.finfo(precision).eps * mean.abs()
         scale = torch.where(constant, 0.0, 1.0 / torch.where(constant, 1.0, deviation))
         return cls(mean.to(features.dtype), scale.to(features.dtype))
@@ -58,3 +60,17 @@ class Standardizer:
     def __call__(self, features: Tensor) -> Tensor:
         """Standardised features, same shape, differentiable."""
         return (features - self.mean) * self.scale
+
+    def in_place(self, features: Tensor) -> Tensor:
+        """The features themselves, standardised."""
+        return features.sub_(self.mean).mul_(self.scale)
+
+
+def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each feature in float64, from two passes over a few rows at a time."""
+    parts, n_rows = torch.split(features, _ROWS), len(features)
+    mean = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / n_rows
+    squares = torch.zeros_like(mean)
+    for part in parts:
+        squares += (part.double() - mean).square().sum(0)
+    return mean, (squares / n_rows).sqrt()

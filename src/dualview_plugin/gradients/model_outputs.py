@@ -48,6 +48,6 @@ def margins(logits: Tensor) -> Tensor:
     strongest = classes == values.argmax(dim=1, keepdim=True)
     without_strongest = values.masked_fill(strongest, -torch.inf).logsumexp(dim=1, keepdim=True)
     total = values.logsumexp(dim=1, keepdim=True)
-    log_probabilities = (values - total).masked_fill(strongest, -1.0)  # any value: they are not used
-    without_own = total + torch.log1p(-log_probabilities.exp())
+    log_p = (values - total).masked_fill(strongest, -1.0)  # any value: they are not used
+    without_own = total + torch.log1p(-log_p.exp())
     return values - torch.where(strongest, without_strongest, without_own)

@@ -7,7 +7,7 @@ from dualview_plugin.last_layer.inverse_curvature import (
     LissaInverse,
 )
 from dualview_plugin.last_layer.linear_layer import LinearLayer
-from dualview_plugin.last_layer.loss_gradients import softmax_residuals, weight_gradients
+from dualview_plugin.last_layer.loss_gradients import residuals_of, softmax_residuals, weight_gradients
 from dualview_plugin.last_layer.memory import total_memory
 from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
 from dualview_plugin.last_layer.softmax_regression import SoftmaxRegression, fit_softmax_regression
@@ -21,6 +21,7 @@ __all__ = [
     "SoftmaxCurvature",
     "SoftmaxRegression",
     "fit_softmax_regression",
+    "residuals_of",
     "softmax_residuals",
     "total_memory",
     "weight_gradients",

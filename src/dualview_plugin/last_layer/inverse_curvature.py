@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from dualview_plugin.errors import ConvergenceWarning, DivergenceError, InvalidValueError
 from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
@@ -61,16 +62,19 @@ class ConjugateGradientInverse:
         curvature: H + δI.
         tol: stop where ‖g − (H + δI) v‖ ≤ tol · ‖g‖, for each vector; below the rounding unit it counts as that.
         max_iter: stop there in any case, with a ConvergenceWarning.
+        show_progress: a progress bar that counts products, with the vectors that are left.
 
     Raises:
         InvalidValueError: the damping is so small that rounding leaves no positive definite matrix.
 
-    Cost: one product with the curvature per iteration, for the vectors that have not converged.
+    Cost: one product with the curvature per iteration, for the vectors that have not converged. Memory: six times that
+    of the vectors, the gradients included.
     """
 
     curvature: SoftmaxCurvature
     tol: float = 1e-6
     max_iter: int = 1000
+    show_progress: bool = False
 
     def __post_init__(self) -> None:
         self.curvature.check_damping()
@@ -78,13 +82,21 @@ class ConjugateGradientInverse:
     def solve(self, gradients: Tensor) -> Tensor:
         """(H + δI)⁻¹ g to the relative tolerance."""
         right, sizes = _scaled(gradients, self.curvature.dtype)
-        solution, residuals = conjugate_gradients(self.curvature.product, right, self.tol, self.max_iter)
+        del gradients  # of no more use, and as large as the solution
+        with tqdm(desc="conjugate gradients", unit=" products", disable=not self.show_progress, leave=False) as bar:
+
+            def product(vectors: Tensor) -> Tensor:
+                bar.set_postfix_str(f"{len(vectors)} of {len(right)} vectors left", refresh=False)
+                bar.update()
+                return self.curvature.product(vectors)
+
+            solution, residuals = conjugate_gradients(product, right, self.tol, self.max_iter)
         worst = float(residuals.max()) if len(residuals) else 0.0
         if worst > max(self.tol, torch.finfo(right.dtype).eps):
             _warn(
                 f"conjugate gradients stopped at relative residual {worst:.1e} above tol {self.tol:.1e}", self.max_iter
             )
-        return solution * sizes
+        return solution.mul_(sizes)
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,7 @@ class LissaInverse:
         batch_size: training points in each step.
         tol: relative tolerance on the residual.
         seed: of the order of training points.
+        show_progress: a progress bar over the passes.
 
     Cost: depth products with the curvature of ``batch_size`` points, all vectors at once.
     """
@@ -114,6 +127,7 @@ class LissaInverse:
     batch_size: int = 256
     tol: float = 1e-3
     seed: int = 0
+    show_progress: bool = False
 
     def __post_init__(self) -> None:
         limit = torch.finfo(self.curvature.dtype).max ** 0.5
@@ -148,7 +162,15 @@ class LissaInverse:
         active = torch.arange(len(right), device=right.device)
         vectors = start = total = right
         n_steps = 0
-        for n_passes, batches in enumerate(self._passes(), start=1):
+        passes = tqdm(
+            self._passes(),
+            total=self._n_passes,
+            desc="LiSSA",
+            unit=" passes",
+            disable=not self.show_progress,
+            leave=False,
+        )
+        for n_passes, batches in enumerate(passes, start=1):
             if n_passes & (n_passes - 1) == 0:  # a power of two: a new window
                 start, total, n_steps = vectors, torch.zeros_like(vectors), 0
             vectors, total = self._one_pass(vectors, total, right[active], batches, scale)
@@ -172,10 +194,19 @@ class LissaInverse:
         """The batches of each pass over the training points, of sizes as equal as can be, for ``depth`` steps."""
         generator = torch.Generator("cpu").manual_seed(self.seed)
         n_train = len(self.curvature.features)
-        n_batches = math.ceil(n_train / self.batch_size)
-        for _ in range(math.ceil(self.depth / n_batches)):
+        for _ in range(self._n_passes):
             order = torch.randperm(n_train, generator=generator, device="cpu")
-            yield [part.to(self.curvature.features.device) for part in order.tensor_split(n_batches)]
+            yield [part.to(self.curvature.features.device) for part in order.tensor_split(self._n_batches)]
+
+    @property
+    def _n_batches(self) -> int:
+        """Batches in a pass over the training points."""
+        return math.ceil(len(self.curvature.features) / self.batch_size)
+
+    @property
+    def _n_passes(self) -> int:
+        """Passes over the training points at most."""
+        return math.ceil(self.depth / self._n_batches)
 
     def _one_pass(
         self, vectors: Tensor, total: Tensor, right: Tensor, batches: list[Tensor], scale: float
@@ -207,22 +238,30 @@ def conjugate_gradients(
         Solutions (n_vectors, …) and the relative residuals (n_vectors,) that the recurrence reached.
     """
     shape = (-1, *[1] * (right.dim() - 1))
-    solution, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
-    square, norms = _squares(residual), _norms(right)
-    limits = max(tol, torch.finfo(right.dtype).eps) * norms
-    active = (square.sqrt() > limits).nonzero()[:, 0]
-    for _ in range(max_iter):
-        if not len(active):
+    solution, relative = torch.zeros_like(right), torch.zeros_like(_norms(right))
+    norms = _norms(right).clamp_min(torch.finfo(right.dtype).tiny)
+    limit = max(tol, torch.finfo(right.dtype).eps)
+    active = torch.arange(len(right), device=right.device)
+    # The state of the active vectors alone: their solutions, residuals and directions.
+    found, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
+    square = _squares(residual)
+    for n_steps in range(max_iter + 1):
+        relative[active] = square.sqrt() / norms[active]
+        going = relative[active] > limit
+        if not bool(going.all()):
+            solution[active[~going]] = found[~going]
+            active, square = active[going], square[going]
+            found, residual, direction = (part[going] for part in (found, residual, direction))
+        if not len(active) or n_steps == max_iter:
             break
-        ahead, before = direction[active], square[active]
-        curved = product(ahead)
-        step = (before / (ahead * curved).flatten(1).sum(1)).view(shape)
-        solution[active] += step * ahead
-        residual[active] -= step * curved
-        square[active] = _squares(residual[active])
-        direction[active] = residual[active] + (square[active] / before).view(shape) * ahead
-        active = active[square[active].sqrt() > limits[active]]
-    return solution, square.sqrt() / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+        curved = product(direction)
+        step = square / _inner(direction, curved)
+        found.addcmul_(step.view(shape), direction)
+        residual.addcmul_(step.view(shape), curved, value=-1)
+        before, square = square, _squares(residual)
+        direction.mul_((square / before).view(shape)).add_(residual)
+    solution[active] = found
+    return solution, relative
 
 
 def _scaled(vectors: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -237,7 +276,12 @@ def _scaled(vectors: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def _squares(vectors: Tensor) -> Tensor:
     """Squared norm of each vector."""
-    return vectors.flatten(1).square().sum(1)
+    return _inner(vectors, vectors)
+
+
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    """The inner product of each vector with its counterpart, without a copy of them."""
+    return (first.flatten(1)[:, None] @ second.flatten(1)[:, :, None])[:, 0, 0]
 
 
 def _norms(vectors: Tensor) -> Tensor:

@@ -9,9 +9,6 @@ from torch import Tensor
 def softmax_residuals(logits: Tensor, labels: Tensor) -> Tensor:
     """∂L/∂logits = p − onehot(y) of the cross entropy L, each entry to the relative precision of float64.
 
-    Where p_y is almost one, p_y − 1 cancels: in float32 it is zero from a logit gap of 17 on, in float64 of 37. The
-    probabilities add up to one, so that the entry is minus the sum of the others.
-
     Args:
         logits: (n, n_classes).
         labels: y (n,), int64.
@@ -19,8 +16,17 @@ def softmax_residuals(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (n, n_classes) in float64, differentiable; each row adds up to zero.
     """
+    return residuals_of(logits.to(torch.float64).softmax(1), labels)
+
+
+def residuals_of(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The residuals p − onehot(y), (n, n_classes), from the softmax outputs p; see :func:`softmax_residuals`.
+
+    Where p_y is almost one, p_y − 1 cancels: in float32 it is zero from a logit gap of 17 on, in float64 of 37. The
+    probabilities add up to one, so that the entry is minus the sum of the others.
+    """
     labels = labels[:, None]
-    others = logits.to(torch.float64).softmax(1).scatter(1, labels, 0.0)
+    others = probabilities.scatter(1, labels, 0.0)
     return others.scatter(1, labels, -others.sum(1, keepdim=True))
 
 

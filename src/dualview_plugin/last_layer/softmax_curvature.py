@@ -92,7 +92,8 @@ class SoftmaxCurvature:
 
         H is the mean over all training points, or over the given ``rows`` alone.
 
-        Cost: time 2 · n_vectors · n_classes · n_features · n_rows, memory a few times that of the vectors.
+        Cost: time 2 · n_vectors · n_classes · n_features · n_rows, memory that of the vectors once more, and
+        some 50 MiB.
         """
         n_vectors, (n_classes, n_features) = len(vectors), self.shape
         step = max(1, _SCORE_ELEMENTS // max(1, n_vectors * n_classes))
@@ -104,7 +105,7 @@ class SoftmaxCurvature:
             weighted -= probabilities.mT * weighted.sum(1, keepdim=True)
             product.addmm_(weighted.view(n_vectors * n_classes, -1), features)
         n_rows = len(self.features) if rows is None else len(rows)
-        return (product / n_rows).view_as(vectors).add_(vectors, alpha=self.damping)
+        return product.div_(n_rows).view_as(vectors).add_(vectors, alpha=self.damping)
 
     def largest_eigenvalue(self, *, seed: int = 0, tol: float = 1e-2, max_iter: int = 100) -> float:
         """The largest eigenvalue of H + δI, by power iteration; from below, to about the relative tolerance."""

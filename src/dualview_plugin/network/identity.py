@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 # Relative difference up to which two answers on a probe are those of one network, by precision.
@@ -25,14 +26,20 @@ def fingerprint(*parts: object) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            content = part.detach().cpu().resolve_conj().resolve_neg()
-            if content.layout is not torch.strided or content.is_quantized:
-                content = content.dequantize() if content.is_quantized else content.to_dense()
-            digest.update(content.contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(byte_view(part).data)
         else:
             digest.update(repr(part).encode())
         digest.update(b"|")
     return digest.hexdigest()
+
+
+def byte_view(tensor: Tensor) -> NDArray[np.uint8]:
+    """The bytes of a tensor in row-major order, (n_bytes,); a view where the tensor lies so on the CPU."""
+    content = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if content.layout is not torch.strided or content.is_quantized:
+        content = content.dequantize() if content.is_quantized else content.to_dense()
+    array: NDArray[np.uint8] = content.contiguous().flatten().view(torch.uint8).numpy()
+    return array
 
 
 def model_fingerprint(model: nn.Module, plain: Collection[str] = ()) -> str:

@@ -1,0 +1,103 @@
+"""A pool of Ray actors, each with the network: one shard is one task."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from dualview_plugin.data import RangeResult
+from dualview_plugin.engines.work import ShardWork
+from dualview_plugin.errors import MissingDependencyError
+from dualview_plugin.storage import Column, ShardStore
+from dualview_plugin.validation import check_integer, check_positive
+
+_TASKS_PER_ACTOR = 2  # one that runs and one that waits
+
+
+class RayEngine:
+    """Hands shards to Ray actors and writes what they return.
+
+    Network and dataset travel to each actor once, by pickle. An actor that dies is restarted and its shard computed
+    again; shards that are written are never computed again. Only the calling process writes to the store, so actors
+    need no common folder. Without ``ray.init`` before, Ray starts on this machine; on a cluster call ``ray.init`` with
+    its address.
+
+    Args:
+        n_workers: actors; None: one for each CPU, or for each GPU if ``num_gpus``.
+        num_gpus: GPUs of each actor, fractions allowed. The network must then be on the GPU.
+        num_cpus: CPUs of each actor.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: a parameter breaks its constraint.
+        MissingDependencyError: Ray is not installed.
+
+    Cost: one copy of the network and the dataset for each actor.
+    """
+
+    def __init__(self, n_workers: int | None = None, *, num_gpus: float = 0, num_cpus: float = 1) -> None:
+        owner = type(self).__name__
+        self.n_workers = None if n_workers is None else check_integer(n_workers, "n_workers", owner)
+        self.num_gpus = check_positive(num_gpus, "num_gpus", owner, allow_zero=True)
+        self.num_cpus = check_positive(num_cpus, "num_cpus", owner)
+        _ray()
+
+    def complete(
+        self, store: ShardStore, columns: list[Column], work: ShardWork, done: Callable[[int], object]
+    ) -> None:
+        """Compute what is missing; see :class:`Engine`."""
+        ray, missing = _ray(), store.missing(columns)
+        if not missing:
+            return
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False)
+        actors = self._actors(ray, work, len(missing))
+        try:
+            waiting = iter(missing)
+            running: dict[Any, tuple[int, Any]] = {}
+            for actor in actors * _TASKS_PER_ACTOR:
+                self._start(running, waiting, actor, store)
+            while running:
+                (ready,), _ = ray.wait(list(running), num_returns=1)
+                shard, actor = running.pop(ready)
+                _, values, digest = ray.get(ready)
+                self._start(running, waiting, actor, store)
+                store.write(shard, values, digest)
+                done(1)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+    def _actors(self, ray: ModuleType, work: ShardWork, n_missing: int) -> list[Any]:
+        """The pool, each with its copy of the work."""
+        resources = ray.cluster_resources()
+        n_free = int(resources.get("GPU", 0) / self.num_gpus if self.num_gpus else resources["CPU"] / self.num_cpus)
+        kind = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_restarts=-1, max_task_retries=-1)(_Worker)
+        shared = ray.put(work)
+        return [kind.remote(shared) for _ in range(min(self.n_workers or max(1, n_free), n_missing))]
+
+    def _start(self, running: dict[Any, tuple[int, Any]], waiting: Any, actor: Any, store: ShardStore) -> None:
+        """Give an actor the next shard, if there is one."""
+        shard = next(waiting, None)
+        if shard is not None:
+            running[actor.compute.remote(store.rows(shard))] = shard, actor
+
+
+class _Worker:
+    """Runs in an actor."""
+
+    def __init__(self, work: ShardWork) -> None:
+        self._work = work
+
+    def compute(self, rows: range) -> RangeResult:
+        """One shard."""
+        ((_, values, digest),) = self._work([rows])
+        return rows, {name: tensor.detach().cpu() for name, tensor in values.items()}, digest
+
+
+def _ray() -> ModuleType:
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingDependencyError("engine 'ray' needs Ray: pip install 'dualview-plugin[ray]'") from error

@@ -1,0 +1,93 @@
+"""Files that are written whole or not at all, and read without following links."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+import uuid
+from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.tmp-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{32}")
+_LARGEST_TEXT = 2**24
+# No link is followed, no pipe waited for.
+_READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+
+
+class DamagedFileError(Exception):
+    """A file is not what was written; the message says in what way. Users never see it."""
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write the parts under a temporary name, bring them to the disk, and rename.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    name = path.parent / f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    try:
+        with open(name, "xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            name.unlink()
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that are no more."""
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and match["host"] == socket.gethostname() and not _is_alive(int(match["process"])):
+                path.unlink(missing_ok=True)
+
+
+def read_whole(path: Path, size: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: of the file.
+        size: bytes that it must have, tested before they are read; None: any up to 16 MiB.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is a link, or no file, of another size, or cannot be read.
+    """
+    try:
+        handle = os.open(path, _READ)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = "it is a symbolic link" if path.is_symlink() else str(error.strerror or error)
+        raise DamagedFileError(reason) from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise DamagedFileError("it is no regular file")
+    with os.fdopen(handle, "rb") as file:
+        if size is not None and status.st_size != size:
+            raise DamagedFileError(f"it has {status.st_size} bytes in place of {size}")
+        if size is None and status.st_size > _LARGEST_TEXT:
+            raise DamagedFileError(f"it has {status.st_size} bytes, too many for its kind")
+        try:
+            return file.read()
+        except OSError as error:
+            raise DamagedFileError(str(error)) from error
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

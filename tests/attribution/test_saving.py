@@ -1,0 +1,169 @@
+"""A saved method gives the same attributions to its own network and data, and refuses others."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from dualview_plugin import DataAttribution, DualView, InvalidTypeError, InvalidValueError, StaleFitError
+from tests.attribution.method_factories import METHODS
+from tests.worlds import small_world
+
+# Their state holds networks or blocks that have no form on disk.
+NOT_SAVED = {"TracIn", "TracIn, projected", "EKFACInfluence"}
+SAVED = sorted(METHODS.keys() - NOT_SAVED)
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_saved_method_gives_the_same(name: str, tmp_path: Path) -> None:
+    world, path = small_world(), tmp_path / "fitted.zip"
+    method = METHODS[name](world)
+    expected, own = method.attribute(world.x_test), method.self_influence()
+    method.save(path)
+    again = small_world()
+    for kind in (type(method), DataAttribution):
+        loaded = kind.load(path, again.model, again.train, show_progress=False)
+        assert type(loaded) is type(method)
+        assert loaded._fitted
+        assert torch.equal(loaded.attribute(world.x_test), expected)
+    assert torch.equal(loaded.self_influence(), own)
+    assert torch.equal(loaded.influence(world.x_test, k=3).indices, method.influence(world.x_test, k=3).indices)
+    loaded.save(tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes()[-10:] == path.read_bytes()[-10:]
+
+
+@pytest.mark.parametrize("name", sorted(NOT_SAVED))
+def test_state_without_a_form_on_disk_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidTypeError, match=r"save of .* must be of a method whose state has a form on disk, got"):
+        METHODS[name](small_world()).save(tmp_path / "fitted.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def _saved(folder: Path) -> tuple[Any, Path]:
+    world, path = small_world(), folder / "fitted.zip"
+    METHODS["DualView"](world).save(path)
+    return world, path
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    world, path = _saved(tmp_path)
+    with torch.no_grad():
+        world.model.fc.weight[1, 2] += 1e-3
+    with pytest.raises(StaleFitError, match=r"model of DualView.load must be that of the fit in .*, got another class"):
+        DualView.load(path, world.model, world.train)
+
+
+def test_the_same_weights_in_other_code_are_refused(tmp_path: Path) -> None:
+    world, path = _saved(tmp_path)
+
+    def doubled(model: Any, x: Any) -> Any:
+        return 2 * model(x)
+
+    with pytest.raises(StaleFitError, match="got the same weights but other outputs"):
+        DualView.load(path, world.model, world.train, forward=doubled)
+
+
+@pytest.mark.parametrize("change", ["value", "label", "number"])
+def test_other_data_are_refused(change: str, tmp_path: Path) -> None:
+    world, path = _saved(tmp_path)
+    x, y = (tensor.clone() for tensor in world.train.tensors)
+    if change == "value":
+        x[17, 0, 0, 0] += 1e-3
+    elif change == "label":
+        y[17] = (y[17] + 1) % 3
+    else:
+        x, y = x[:-1], y[:-1]
+    with pytest.raises(StaleFitError, match=r"train_dataset of DualView.load must be that of the fit"):
+        DualView.load(path, world.model, TensorDataset(x, y))
+
+
+def test_a_file_of_another_class_is_refused(tmp_path: Path) -> None:
+    world, path = small_world(), tmp_path / "fitted.zip"
+    METHODS["RepresenterPoints"](world).save(path)
+    with pytest.raises(InvalidValueError, match="it holds a RepresenterPoints"):
+        DualView.load(path, world.model, world.train)
+
+
+def test_a_missing_file_and_a_folder_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    world = small_world()
+    with pytest.raises(InvalidValueError, match=r"path of DualView.load must be a file that save\(\) wrote"):
+        DualView.load(tmp_path / "no", world.model, world.train)
+    with pytest.raises(InvalidValueError, match=r"path of DualView.save must be a file that can be written"):
+        METHODS["DualView"](world).save(tmp_path / "no" / "fitted.zip")
+
+
+def _rewritten(path: Path, **changes: Any) -> None:
+    """The file with parts of its description, or members, in place of its own."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    description = json.loads(members["description.json"])
+    for name, change in changes.items():
+        if name == "member":
+            members["array-0000.npy"] = change
+        else:
+            description[name] = change(description[name])
+    members["description.json"] = json.dumps(description).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def _objects() -> bytes:
+    from io import BytesIO
+
+    buffer = BytesIO()
+    np.save(buffer, np.array([{}], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": lambda _: 99},
+        {"learned": lambda learned: {**learned, "model": 3}},
+        {"learned": lambda learned: {**learned, "solution_": {"object": "Popen", "fields": {"args": "ls"}}}},
+        {"learned": lambda learned: {**learned, "solution_": {"tensor": 10**6}}},
+        {"learned": lambda _: 3},
+        {"arrays": lambda arrays: [{**arrays[0], "shape": [10**15]}, *arrays[1:]]},
+        {"arrays": lambda arrays: [{**arrays[0], "shape": [-1]}, *arrays[1:]]},
+        {"arrays": lambda arrays: [{**arrays[0], "dtype": "object"}, *arrays[1:]]},
+        {"arrays": lambda arrays: arrays[:1]},
+        {"arguments": lambda arguments: {**arguments, "nonsense": 1}},
+        {"member": pickle.dumps([1, 2])},
+        {"member": _objects()},
+    ],
+)
+def test_hostile_files_are_refused(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, path = _saved(tmp_path)
+    _rewritten(path)
+    DualView.load(path, world.model, world.train, show_progress=False)  # as it is, it is taken
+    _rewritten(path, **changes)
+    monkeypatch.setattr(pickle, "loads", None)
+    monkeypatch.setattr(pickle, "load", None)
+    with pytest.raises(InvalidValueError, match=r"path of DualView.load must be a file that save\(\) wrote, got"):
+        DualView.load(path, world.model, world.train)
+
+
+def test_flipped_bits_and_cut_files_are_refused(tmp_path: Path) -> None:
+    world, path = _saved(tmp_path)
+    content = path.read_bytes()
+    expected = DualView.load(path, world.model, world.train, show_progress=False).attribute(world.x_test)
+    generator = np.random.default_rng(0)
+    for position in generator.integers(0, len(content), 40).tolist():
+        path.write_bytes(content[:position] + bytes([content[position] ^ 16]) + content[position + 1 :])
+        try:
+            loaded = DualView.load(path, world.model, world.train, show_progress=False)
+        except InvalidValueError:
+            continue
+        assert torch.equal(loaded.attribute(world.x_test), expected)  # a date or a flag of the archive
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InvalidValueError, match=r"path of DualView.load"):
+        DualView.load(path, world.model, world.train)
