@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import representer_variants, table1, table2
+from benchmarks import big_table, representer_variants, table1, table2
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row, Rows, settings_of
 
@@ -144,7 +144,7 @@ def _big_table_scores(setting: str, folder: Path = RESULTS) -> list[Row]:
 def _big_table(setting: str, worlds: Sequence[str], metrics: Sequence[str]) -> str:
     """Methods down, metrics across; the mean over seeds, and the interval over test points of the first seed."""
     scores = [row for row in _big_table_scores(setting) if row["world"] in worlds]
-    methods = list(dict.fromkeys(row["method"] for row in scores))
+    methods = [method for method in big_table.METHODS if any(row["method"] == method for row in scores)]
     cells = {}
     for method in methods:
         for metric in metrics:
@@ -169,6 +169,7 @@ def _cell(group: Sequence[Row]) -> str:
 def _big_table_costs(setting: str) -> str:
     """Seconds and memory in the standard world."""
     rows = [row for row in _big_table_rows(setting) if row["world"] == "standard" and row["seed"] == 0]
+    rows.sort(key=lambda row: list(big_table.METHODS).index(row["method"]))
     cells = [
         [row["method"], f"{row['fit_seconds']:.2f}", f"{row['attribute_seconds']:.2f}", f"{row['peak_mib']:.0f}"]
         for row in rows
@@ -176,7 +177,23 @@ def _big_table_costs(setting: str) -> str:
     return as_markdown(["method", "fit, s", f"{rows[0]['n_explained']} explanations, s", "peak, MiB"], cells)
 
 
+def _constants(setting: str) -> str:
+    """Scores and sparsity over C."""
+    metrics = ("Identical Class", "Identical Subclass", "Label Poisoning", "Domain Mismatch")
+    cells = [
+        [
+            f"{row['C']:g}",
+            f"{row['n_support']:,}",
+            f"{row['agreement']:.3f}",
+            *(f"{row[metric]:.3f}" for metric in metrics),
+        ]
+        for row in _sparsity(Rows("sparsity", setting).flat())
+    ]
+    return as_markdown(["C", "support points", "agrees with network", *metrics], cells)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "constants on mnist": lambda: _constants("mnist"),
     "times on mnist": _times,
     "scores on mnist": _scores,
     "big digits detection": lambda: _big_table(
