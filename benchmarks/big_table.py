@@ -97,6 +97,7 @@ class Size:
 
 SIZES = {
     "digits": Size("digits", None, 200, 50, 20, 512, 60, True),
+    "cifar10-quarter": Size("cifar10-quarter", None, 200, 50, 0, 2048, 20, False),
     "mnist-10k": Size("mnist", 10_000, 200, 50, 0, 1024, 20, False),
 }
 METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
@@ -126,20 +127,23 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=list(SIZES), default="digits")
     parser.add_argument("--root", default=datasets.DEFAULT_ROOT)
+    parser.add_argument("--download", action="store_true", help="let torchvision download what is missing")
+    parser.add_argument("--cheap", action="store_true", help="no leave-one-out, coreset selection or data pruning")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     chosen = parser.parse_args(None if arguments is None else list(arguments))
-    return measured(chosen, SIZES[chosen.data])
+    size = SIZES[chosen.data]
+    return measured(chosen, replace(size, n_removed=0, curves=False) if chosen.cheap else size)
 
 
 def measured(chosen: argparse.Namespace, size: Size) -> list[Row]:
     """The rows of all chosen methods in all chosen worlds."""
     setting = SETTINGS[size.network]
     rows, found = Rows("big_table", chosen.data, chosen.results), []
-    data = subset(datasets.load(size.network, chosen.root), size.n_train)
+    data = subset(datasets.load(size.network.split("-")[0], chosen.root, download=chosen.download), size.n_train)
     for seed in chosen.seeds:
         for name in chosen.worlds:
             case = Case(data, setting, size, name, seed, chosen.checkpoints)

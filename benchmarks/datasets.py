@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
-from torchvision.datasets import MNIST
+from torchvision.datasets import CIFAR10, MNIST
 
 from examples.digits import load_digits
 
@@ -51,19 +51,25 @@ class ImageData:
         return image * self.deviation.numpy() + self.mean.numpy()
 
 
-def load(name: str, root: str | Path = DEFAULT_ROOT) -> ImageData:
-    """The data set "mnist", "cifar10" or "digits" (which needs no ``root``)."""
-    return {"mnist": _mnist, "cifar10": _cifar10, "digits": _digits}[name](Path(root))
+def load(name: str, root: str | Path = DEFAULT_ROOT, *, download: bool = False) -> ImageData:
+    """The data set "mnist", "cifar10" or "digits", which needs no ``root``; torchvision downloads what is missing."""
+    if name == "digits":
+        return _digits()
+    return {"mnist": _mnist, "cifar10": _cifar10}[name](Path(root), download)
 
 
-def _mnist(root: Path) -> ImageData:
-    parts = [MNIST(str(root), train=train, download=False) for train in (True, False)]
+def _mnist(root: Path, download: bool) -> ImageData:
+    parts = [MNIST(str(root), train=train, download=download) for train in (True, False)]
     pixels = [part.data[:, None].float() / 255 for part in parts]
     return _split("mnist", pixels, [part.targets for part in parts], tuple("0123456789"))
 
 
-def _cifar10(root: Path) -> ImageData:
-    """Decode the JPEG copy of CIFAR-10 that lies in ``root``/cifar10."""
+def _cifar10(root: Path, download: bool) -> ImageData:
+    """CIFAR-10 of torchvision, or the JPEG copy of it if one lies in ``root``/cifar10."""
+    if not (root / "cifar10" / "train.npz").exists():
+        parts = [CIFAR10(str(root), train=train, download=download) for train in (True, False)]
+        images = [torch.from_numpy(part.data).permute(0, 3, 1, 2).float() / 255 for part in parts]
+        return _split("cifar10", images, [torch.tensor(part.targets) for part in parts], tuple(parts[0].classes))
     pixels, labels = [], []
     for part in ("train", "test"):
         with np.load(root / "cifar10" / f"{part}.npz") as stored:
@@ -75,7 +81,7 @@ def _cifar10(root: Path) -> ImageData:
     return _split("cifar10", pixels, labels, names)
 
 
-def _digits(_: Path) -> ImageData:
+def _digits() -> ImageData:
     digits = load_digits()
     pixels, labels = zip(digits.train.tensors, digits.test.tensors, strict=True)
     return _split("digits", list(pixels), list(labels), tuple("0123456789"), n_validation=0)

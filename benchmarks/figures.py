@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks import datasets
 from benchmarks.arguments import common_parser, setting_name
 from benchmarks.explainers import CLASSES, make_explainer
-from benchmarks.record import read_json
+from benchmarks.rows import Rows
 from benchmarks.table2 import CURVE_POINTS
 from benchmarks.worlds import POISONED_FRACTION, SETTINGS, World, make_world
 from dualview_plugin import PairwiseRelevance, plot_pairwise_relevance, plot_poisoning_curves, plot_training_points
@@ -27,15 +27,15 @@ def main(arguments: Iterable[str] | None = None) -> list[Path]:
     chosen = parser.parse_args(None if arguments is None else list(arguments))
 
     setting = setting_name(chosen)
-    data = datasets.load(chosen.data, chosen.root)
+    data = datasets.load(chosen.data, chosen.root, download=chosen.download)
     options = {"seed": chosen.seed, "n_test": 2000, "device": chosen.device, "checkpoints": chosen.checkpoints}
     standard, marked = (make_world(name, data, SETTINGS[setting], **options) for name in ("standard", "marked"))
     figures = {"figure1-2": strongest_points(standard, data)}
     if len(marked.x_test):
         figures["figure4"] = pixel_evidence(marked, data)
-    results = read_json(f"table2-{setting}", chosen.results)
-    if results is not None:
-        figures["figure3"] = poisoning_curves(results["rows"], chosen.data, chosen.seed)
+    scores = Rows("table2", setting, chosen.results).flat()
+    if scores:
+        figures["figure3"] = poisoning_curves(scores, chosen.data, chosen.seed)
     paths = []
     for name, figure in figures.items():
         paths.append(chosen.results / f"{name}-{setting}.png")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import platform
 import subprocess
@@ -38,17 +37,6 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_json(name: str, content: Mapping[str, Any], folder: Path = RESULTS) -> Path:
-    """Write ``content`` with the environment to ``name``.json, whole or not at all."""
-    return _write(folder / f"{name}.json", json.dumps({"environment": environment(), **content}, indent=1) + "\n")
-
-
-def read_json(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
-    """What :func:`write_json` wrote; None if it has not."""
-    path = folder / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def write_csv(name: str, rows: Sequence[Mapping[str, Any]], folder: Path = RESULTS) -> Path:
     """Write the rows, which have the same keys, to ``name``.csv."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,14 +45,6 @@ def write_csv(name: str, rows: Sequence[Mapping[str, Any]], folder: Path = RESUL
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return path
-
-
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
     return path
 
 

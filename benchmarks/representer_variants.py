@@ -4,7 +4,7 @@
 
 All four metrics, each in its world, for the minimiser at several penalties λ, for that of the cross entropy to the
 labels, and for the gradient descent that the paper's reference stops at 1/200 of the first gradient, from the network's
-weights and from zero. Writes ``results/representer-variants-<data>.csv`` and ``.json``; resumable.
+weights and from zero. Writes ``results/representer_variants/<data>/rows.jsonl`` and a CSV file; resumable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from benchmarks import datasets
 from benchmarks.arguments import common_parser, setting_name
-from benchmarks.record import read_json, write_csv, write_json
+from benchmarks.record import write_csv
+from benchmarks.rows import Rows
 from benchmarks.table2 import evaluated
 from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
 from dualview_plugin import RepresenterPoints
@@ -83,6 +84,9 @@ VARIANTS: dict[str, tuple[type[RepresenterPoints], float]] = {
 }
 
 
+KEYS = ("seed", "n_test", "network", "recipe", "world", "variant")  # what identifies a row
+
+
 def main(arguments: Iterable[str] | None = None) -> list[dict[str, Any]]:
     parser = common_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
@@ -94,9 +98,9 @@ def main(arguments: Iterable[str] | None = None) -> list[dict[str, Any]]:
     name = f"representer-variants-{setting_name(chosen)}"
     settings = {"seed": chosen.seed, "n_test": chosen.n_test, "network": setting.label}
     settings["recipe"] = asdict(setting.recipe)
-    stored = read_json(name, chosen.results)
-    rows = [] if stored is None else [row for row in stored["rows"] if settings.items() <= row.items()]
-    data = datasets.load(chosen.data, chosen.root)
+    store = Rows("representer_variants", setting_name(chosen), chosen.results)
+    rows = [row for row in store.flat() if settings.items() <= row.items()]
+    data = datasets.load(chosen.data, chosen.root, download=chosen.download)
     for world_name in chosen.worlds:
         missing = [v for v in VARIANTS if not any((r["variant"], r["world"]) == (v, world_name) for r in rows)]
         if not missing:
@@ -112,7 +116,7 @@ def main(arguments: Iterable[str] | None = None) -> list[dict[str, Any]]:
         )
         for variant in tqdm(missing, desc=world_name):
             rows.append({**settings, "world": world_name, "variant": variant, **score(variant, world)})
-            write_json(name, {"rows": rows}, chosen.results)
+            store.store(rows[-1], KEYS)
     write_csv(name, table(rows), chosen.results)
     return rows
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,6 +74,15 @@ class Rows:
             file.flush()
             os.fsync(file.fileno())
         return row
+
+    def flat(self) -> list[Row]:
+        """The rows that count, arguments and result in one dictionary each."""
+        return [{**row["arguments"], **row["result"]} for row in self.read()]
+
+    def store(self, row: Row, keys: Collection[str]) -> None:
+        """Add a row that is one dictionary; ``keys`` name its arguments."""
+        arguments = {key: row[key] for key in row if key in keys}
+        self.append(arguments, {key: value for key, value in row.items() if key not in keys})
 
     def run(self, jobs: Iterable[Mapping[str, Any]], measure: Callable[[Row], Mapping[str, Any]]) -> list[Row]:
         """The rows of these arguments; those that are not there are measured and written one by one."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import statistics
@@ -21,6 +22,7 @@ import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,14 +31,14 @@ import numpy as np
 from benchmarks import datasets
 from benchmarks.memory import forget_peak, peak_mib
 from benchmarks.networks import PaperCNN
-from benchmarks.record import environment, write_json
+from benchmarks.record import RESULTS, environment
+from benchmarks.rows import Rows
 from benchmarks.training import Recipe, trained
 from dualview_plugin.solver import solve_crammer_singer
 from dualview_plugin.solver.problem import make_problem
 from dualview_plugin.solver.screening import active_set
 from dualview_plugin.solver.solution import certify
 
-RESULTS = Path(__file__).parent / "results"
 CACHE = Path(tempfile.gettempdir()) / "dualview_solver_benchmark"
 DATA = datasets.DEFAULT_ROOT
 GROWTH = (7_500, 15_000, 30_000)  # training points; "mnist" has 60,000
@@ -102,14 +104,24 @@ MAKERS = {
 }
 
 
+KEYS = ("seed", "case", "C", "shape")  # what identifies a row
+
+
 def load(case: str) -> tuple[np.ndarray, np.ndarray]:
-    path = CACHE / f"{case}.npz"
+    path = CACHE / f"{case}-{_recipe()}.npz"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         features, labels = MAKERS[case]()
         np.savez(path, features=features, labels=labels)
     stored = np.load(path)
     return stored["features"], stored["labels"]
+
+
+def _recipe() -> str:
+    """What the features depend on: the code that makes them, and the packages it calls; other recipes, other files."""
+    sources = [Path(__file__).with_name(name).read_bytes() for name in ("solver.py", "networks.py", "training.py")]
+    versions = f"{np.__version__} {metadata.version('torch')}".encode()
+    return hashlib.sha256(b"".join([*sources, versions])).hexdigest()[:12]
 
 
 def run_ours(features: np.ndarray, labels: np.ndarray, C: float, limit: float, tol: float = TOL) -> dict[str, float]:
@@ -187,7 +199,6 @@ def median_run(runs: list[dict[str, float]]) -> dict[str, float] | None:
 
 
 def write(rows: list[dict], path: Path) -> None:
-    write_json(path.stem, {"seed": SEED, "rows": rows}, path.parent)
     with path.with_suffix(".csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["case", "C", "method", "seconds", "gap", "support", "runs", "memory"])
@@ -267,8 +278,8 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # stops before the tolerance are in the table
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "solver.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    path, store = RESULTS / "solver.csv", Rows("solver", "all")
+    rows = store.flat()
     for case in args.cases:
         for C in args.constants or CONSTANTS[case]:
             done = [row for row in rows if (row["case"], row["C"]) == (case, C)]
@@ -276,6 +287,7 @@ def main() -> None:
                 continue
             row = measure(case, C, args)
             rows = sorted([r for r in rows if r not in done] + [row], key=lambda r: (r["case"], r["C"]))
+            store.store({"seed": SEED, **row}, KEYS)
             write(rows, path)
             print(json.dumps(row), flush=True)
     tabulate(rows, path.with_name("solver_table.md"))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sparsity --data mnist
 
-Resumable: a C that ``results/sparsity-<data>.json`` holds is not solved again.
+Resumable: a C that ``results/sparsity/<data>/rows.jsonl`` holds is not solved again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from tqdm import tqdm
 from benchmarks import datasets
 from benchmarks.arguments import common_parser, setting_name
 from benchmarks.explainers import LAYER
-from benchmarks.record import read_json, write_csv, write_json
+from benchmarks.record import write_csv
+from benchmarks.rows import Rows
 from benchmarks.table2 import evaluated
 from benchmarks.worlds import SETTINGS, WORLDS, World, make_world
 from dualview_plugin import DualView, solve_crammer_singer, solve_path
@@ -43,31 +44,29 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
 
     setting = SETTINGS[setting_name(chosen)]
     name = f"sparsity-{setting_name(chosen)}"
-    stored = read_json(name, chosen.results) or {}
     settings: Row = {"seed": chosen.seed, "n_test": chosen.n_test, "network": setting.label}
     settings |= {"recipe": asdict(setting.recipe), "time_limit": chosen.time_limit}
-    fresh = stored.get("settings") != settings
-    rows: list[Row] = [] if fresh else stored["rows"]
-    data = datasets.load(chosen.data, chosen.root)
+    store = Rows("sparsity", setting_name(chosen), chosen.results)
+    rows = [row for row in store.flat() if settings.items() <= row.items() and "C" in row]
+    data = datasets.load(chosen.data, chosen.root, download=chosen.download)
     options = {"seed": chosen.seed, "n_test": chosen.n_test, "device": chosen.device}
     worlds = {w: make_world(w, data, setting, checkpoints=chosen.checkpoints, **options) for w in WORLDS}
     fit = partial(_fitted, time_limit=chosen.time_limit, cache_dir=chosen.checkpoints / "features")
     missing = [C for C in chosen.constants if all(row["C"] != C for row in rows)]
     for C in tqdm(missing, desc=name):
-        row: Row = {"C": C}
+        row: Row = {**settings, "C": C}
         for world in worlds.values():
             explainer = fit(world, C)
             row |= _surrogate(explainer, world, data) if world.name == "standard" else {}
             row |= {world.metric_name: _score(explainer, world), f"gap_{world.name}": explainer.solution_.duality_gap}
         rows.append(row)
         rows.sort(key=lambda row: row["C"])
-        write_json(name, {"settings": settings, "rows": rows}, chosen.results)
-    path_seconds = None if fresh else stored.get("path_seconds")
-    if path_seconds is None or missing:
+        store.store(row, {*settings, "C"})
+    path = {**settings, "constants": list(chosen.constants)}
+    if store.find(path) is None:
         explainer = fit(worlds["standard"], chosen.constants[0])
-        path_seconds = _path_seconds(explainer, chosen.constants, chosen.time_limit)
-    write_json(name, {"settings": settings, "path_seconds": path_seconds, "rows": rows}, chosen.results)
-    write_csv(name, rows, chosen.results)
+        store.append(path, {"path_seconds": _path_seconds(explainer, chosen.constants, chosen.time_limit)})
+    write_csv(name, [{key: row[key] for key in row if key not in settings} for row in rows], chosen.results)
     draw(rows).savefig(chosen.results / f"{name}.png", dpi=110)
     return rows
 

@@ -3,8 +3,8 @@
     python -m benchmarks.table1 --data mnist [--only NAME ...] [--budget SECONDS]
 
 Each method runs in a process of its own. Memory is the peak beyond what network and data take, and what stays after the
-fit, measured and by formula. Ratios are between medians. Resumable: what ``results/table1-<data>.json`` holds with the
-same settings is not measured again.
+fit, measured and by formula. Ratios are between medians. Resumable: what ``results/table1/<data>/rows.jsonl`` holds
+with the same settings is not measured again.
 """
 
 from __future__ import annotations
@@ -26,19 +26,24 @@ from benchmarks.arguments import common_parser, setting_name
 from benchmarks.contestants import OURS, Case, our_options
 from benchmarks.measuring import Job
 from benchmarks.neighbours import INSTALL, NEIGHBOURS
-from benchmarks.record import environment, read_json, write_csv, write_json
+from benchmarks.record import environment, write_csv
+from benchmarks.rows import Rows
 from benchmarks.worlds import SETTINGS, make_world
 
 Row = dict[str, Any]
 METHODS = (*OURS, *NEIGHBOURS)
+KEYS = (  # what identifies a row
+    *("seed", "network", "recipe", "device", "threads", "n_explained", "fits", "budget"),
+    *("method", "n_train", "options"),
+)
 
 
 def main(arguments: Iterable[str] | None = None) -> list[Row]:
     chosen = parsed(arguments)
     name = f"table1-{setting_name(chosen)}"
-    data = datasets.load(chosen.data, chosen.root)
-    stored = read_json(name, chosen.results)
-    rows: list[Row] = [] if stored is None else stored["rows"]
+    data = datasets.load(chosen.data, chosen.root, download=chosen.download)
+    store = Rows("table1", setting_name(chosen), chosen.results)
+    rows = store.flat()
     wanted = wanted_settings(chosen, len(data.train))
     missing = [settings for settings in wanted if _found(rows, settings) is None]
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +52,7 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
             measuring.save_case(make_case(chosen, data), path)
         for settings in tqdm(missing, desc=name):
             rows.append(measured(settings, path))
-            write_json(name, {"rows": rows}, chosen.results)
+            store.store(rows[-1], KEYS)
     present = [row for settings in wanted if (row := _found(rows, settings))]
     if present:
         write_csv(name, summary(present), chosen.results)

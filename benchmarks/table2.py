@@ -2,8 +2,8 @@
 
     python -m benchmarks.table2 --data mnist --seeds 0 1 2
 
-Resumable: what ``results/table2-<data>.json`` holds with the same settings is not computed again, and trained networks
-are kept in ``checkpoints/``.
+Resumable: what ``results/table2/<data>/rows.jsonl`` holds with the same settings is not computed again. Trained
+networks are kept in ``checkpoints/``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from tqdm import tqdm
 from benchmarks import datasets
 from benchmarks.arguments import common_parser, setting_name
 from benchmarks.explainers import CLASSES, make_explainer, options
-from benchmarks.record import environment, read_json, write_csv, write_json
+from benchmarks.record import environment, write_csv
+from benchmarks.rows import Rows
 from benchmarks.worlds import SETTINGS, WORLDS, Setting, World, make_world
 from dualview_plugin.errors import ConvergenceWarning
 
 Row = dict[str, Any]
 _MEASURED_AGAIN = {"IF", "IF (LiSSA)"}
+KEYS = ("seed", "world", "n_test", "network", "recipe", "method", "options")  # what identifies a row
 CURVE_POINTS = 601  # of a poisoning curve that are kept: enough to draw it
 
 
@@ -42,9 +44,9 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
 
     setting = SETTINGS[setting_name(chosen)]
     name = f"table2-{setting_name(chosen)}"
-    stored = read_json(name, chosen.results)
-    rows = [] if stored is None else [row for row in stored["rows"] if _is_current(row, chosen.data, setting)]
-    data = datasets.load(chosen.data, chosen.root)
+    store = Rows("table2", setting_name(chosen), chosen.results)
+    rows = [row for row in store.flat() if _is_current(row, chosen.data, setting)]
+    data = datasets.load(chosen.data, chosen.root, download=chosen.download)
     jobs = [(seed, world_name) for seed in chosen.seeds for world_name in chosen.worlds]
     for seed, world_name in tqdm(jobs, desc=name):
         settings: Row = {"seed": seed, "world": world_name, "n_test": chosen.n_test, "network": setting.label}
@@ -63,7 +65,7 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
         )
         for method in missing:
             rows.append({**settings, **score(method, chosen.data, world)})
-            write_json(name, {"rows": rows}, chosen.results)
+            store.store(rows[-1], KEYS)
             tqdm.write(f"{world_name:9} seed {seed}  {method:10} {rows[-1]['score']:.3f}")
     table = summary(rows, chosen.n_test)
     write_csv(name, table, chosen.results)

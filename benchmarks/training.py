@@ -59,11 +59,12 @@ def trained(
             network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
             return network.eval()
         desc = f"training {name}, seed {seed}"
-        train_network(network, dataset, recipe, device, desc=desc, show_progress=show_progress, on_epoch=on_epoch)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(network.state_dict(), part)
-    part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begun = path.with_suffix(".begun")
+        options: dict[str, Any] = {"desc": desc, "show_progress": show_progress, "on_epoch": on_epoch}
+        train_network(network, dataset, recipe, device, begun=begun, **options)
+    _save(network.state_dict(), path)
+    begun.unlink(missing_ok=True)
     return network.eval()
 
 
@@ -76,8 +77,21 @@ def train_network(
     desc: str = "training",
     show_progress: bool = False,
     on_epoch: OnEpoch | None = None,
+    begun: Path | None = None,
 ) -> None:
-    """Train in place; ``on_epoch`` is called with each finished epoch and the learning rate."""
+    """Train in place.
+
+    Args:
+        network: trained in place.
+        dataset: what it learns.
+        recipe: how.
+        device: where.
+        desc: of the progress bar.
+        show_progress: the bar itself.
+        on_epoch: called with each finished epoch and the learning rate.
+        begun: a file with the state after the last whole epoch; a training that was broken off goes on from it, and
+            ends with the weights that it would have had.
+    """
     loader = DataLoader(dataset, batch_size=recipe.batch_size, shuffle=True)
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adam":
@@ -88,9 +102,11 @@ def train_network(
         )
     n_steps = recipe.epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=n_steps)
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    first = 0 if begun is None or not begun.exists() else _resumed(parts, begun, device)
     network.train()
-    with tqdm(total=n_steps, desc=desc, disable=not show_progress) as bar:
-        for epoch in range(recipe.epochs):
+    with tqdm(total=n_steps, initial=first * len(loader), desc=desc, disable=not show_progress) as bar:
+        for epoch in range(first, recipe.epochs):
             for x, y in loader:
                 inputs = _augmented(x) if recipe.augment else x
                 optimizer.zero_grad()
@@ -98,8 +114,27 @@ def train_network(
                 optimizer.step()
                 schedule.step()
                 bar.update()
+            if begun is not None:
+                states = {name: part.state_dict() for name, part in parts.items()}
+                _save({**states, "epochs": epoch + 1, "random": torch.get_rng_state()}, begun)
             if on_epoch is not None:
                 on_epoch(epoch, optimizer.param_groups[0]["lr"])
+
+
+def _resumed(parts: dict[str, Any], begun: Path, device: str) -> int:
+    """The number of finished epochs, once the parts and the random state are as they were after them."""
+    stored = torch.load(begun, map_location=device, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(stored[name])
+    torch.set_rng_state(stored["random"].cpu())
+    return int(stored["epochs"])
+
+
+def _save(content: Any, path: Path) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    part.replace(path)
 
 
 def _augmented(x: Tensor, margin: int = 4) -> Tensor:

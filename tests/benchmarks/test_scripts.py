@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks import figures, measuring, representer_variants, sparsity, table1, table2
 from benchmarks.explainers import CLASSES
+from benchmarks.rows import Rows
 from benchmarks.training import Recipe
 from benchmarks.worlds import SETTINGS, WORLDS, Setting
 
@@ -45,9 +45,9 @@ def test_table2_scores_every_method_in_every_world_and_resumes(
     assert scores["Identical Class", "DV"] > 0.9
     assert scores["Label Poisoning", "IF"] > 0.8
     assert "| DV |" in capsys.readouterr().out
-    written = json.loads((folder / "table2-digits.json").read_text())
-    assert written["rows"] == rows
-    assert written["environment"]["versions"]["torch"]
+    written = Rows("table2", "digits", folder)
+    assert written.flat() == rows
+    assert all(row["environment"]["versions"]["torch"] for row in written.read())
     with (folder / "table2-digits.csv").open() as file:
         assert {row["method"] for row in csv.DictReader(file)} == set(CLASSES)
 
@@ -94,7 +94,7 @@ def test_table1_measures_each_method_in_a_process_and_resumes(
     assert rows[0]["keeps_mib"] == 8 * 1297 / 2**20 < rows[1]["keeps_mib"]
     assert all(row["fit_peak_mib"] > 0 for row in rows)
     assert "| DV | 1,297 | 2 |" in capsys.readouterr().out
-    assert json.loads((folder / "table1-digits.json").read_text())["rows"] == rows
+    assert Rows("table1", "digits", folder).flat() == rows
     with (folder / "table1-digits.csv").open() as file:
         assert [row["n_fits"] for row in csv.DictReader(file)] == ["2", "2"]
 
