@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {*_DOORS, "attribution", "lrp", "plots", "version"},
     "demo": set(),
     "bridges": {*_DOORS, "attribution"},
-    "cli": {*_DOORS, "attribution", "metrics", "modifications", "plots", "report", "demo", "version"},
+    "cli": {*_DOORS, "storage", "attribution", "metrics", "modifications", "plots", "report", "demo", "version"},
     "__init__": {"attribution", "lrp", "metrics", "modifications", "plots", "solver", "errors", "report", "version"},
 }
 ONLY_IN = {
