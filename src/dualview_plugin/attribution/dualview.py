@@ -27,13 +27,14 @@ class DualView(FeatureKernelAttribution):
 
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
-        C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit.
+        C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit. Its
+            unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
         standardize: features to zero mean and unit variance by the training statistics first; constant ones become
             zero.
         fit_intercept: append a constant feature 1. Each attribution then contains its share α_ic · 1; the shares add up
             to ``surrogate_bias_``, which completeness includes.
         tol: relative duality gap to reach.
-        max_iter: outer iterations of the solver; None: its own default.
+        max_iter: screens of the training set by the solver at most; None: 1,000.
         time_limit: seconds for the solver, after which it returns what it has, feasible and certified; None: no limit.
             Hard margins on classes that do not separate can take minutes.
 
@@ -50,8 +51,8 @@ class DualView(FeatureKernelAttribution):
 
     Source: Yolcu et al. 2024 (arXiv 2402.12118), equations for DV; Crammer and Singer 2001.
 
-    Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA does neither
-    standardise nor go without an intercept (``standardize=False, fit_intercept=True``).
+    Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA
+    does not standardise and fits an intercept: ``standardize=False, fit_intercept=True``.
 
     Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`). attribute: one
     forward pass and a matrix product, (n_test × n_support × n_features).

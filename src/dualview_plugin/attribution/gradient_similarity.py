@@ -88,7 +88,7 @@ class GradientSimilarity(DataAttribution):
         return torch.cat([test.inner(self._normalised(train)) for train in self._training_gradients()], 1)
 
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """Values and slopes of the pairs, without the graphs behind them: a single direction is as large as θ."""
+        """Values and slopes of the pairs, detached: a full graph would keep one vector of the size of θ for each pair."""
         each = train_indices.shape[1] * self._gradients.n_parameters * self._layout.dense.element_size()
         size = max(1, self.memory_budget // (2 * each))
         rows = []

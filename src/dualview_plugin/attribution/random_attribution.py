@@ -1,4 +1,4 @@
-"""The baseline: attributions that know nothing."""
+"""The baseline: random attributions."""
 
 from __future__ import annotations
 
