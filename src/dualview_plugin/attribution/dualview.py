@@ -27,8 +27,8 @@ class DualView(FeatureKernelAttribution):
 
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
-        C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit. Its
-            unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
+        C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit.
+            Its unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
         standardize: features to zero mean and unit variance by the training statistics first; constant ones become
             zero.
         fit_intercept: append a constant feature 1. Each attribution then contains its share α_ic · 1; the shares add up
@@ -56,6 +56,17 @@ class DualView(FeatureKernelAttribution):
 
     Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`). attribute: one
     forward pass and a matrix product, (n_test × n_support × n_features).
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = DualView(network, "0", train, C=1.0, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
+        >>> logit = method.surrogate_logits(torch.eye(4)[:1])[0, 0]
+        >>> attributions.shape, bool(torch.isclose(attributions.sum(), logit)), method.solution_.converged
+        (torch.Size([1, 12]), True, True)
     """
 
     solution_: CrammerSingerSolution
