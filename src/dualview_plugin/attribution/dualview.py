@@ -29,6 +29,8 @@ class DualView(FeatureKernelAttribution):
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
         C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit.
+        C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit. Its
+            unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
             ``"auto"``: of the decades from 1e-6 to 10, the one whose surrogate decides as the network does on most
             training points, if at most a share of ``max_support`` of them are support points; ``solution_.C`` tells.
         max_support: for ``C="auto"``, in (0, 1].
@@ -37,7 +39,7 @@ class DualView(FeatureKernelAttribution):
         fit_intercept: append a constant feature 1. Each attribution then contains its share α_ic · 1; the shares add up
             to ``surrogate_bias_``, which completeness includes.
         tol: relative duality gap to reach.
-        max_iter: outer iterations of the solver; None: its own default.
+        max_iter: screens of the training set by the solver at most; None: 1,000.
         time_limit: seconds for the solver, after which it returns what it has, feasible and certified; None: no limit.
             Hard margins on classes that do not separate can take minutes.
 
@@ -54,11 +56,14 @@ class DualView(FeatureKernelAttribution):
 
     Source: Yolcu et al. 2024 (arXiv 2402.12118), equations for DV; Crammer and Singer 2001.
 
-    Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA does neither
-    standardise nor go without an intercept (``standardize=False, fit_intercept=True``).
+    Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA
+    does not standardise and fits an intercept: ``standardize=False, fit_intercept=True``.
 
-    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), eight times for
-    ``C="auto"``. attribute: one forward pass and a matrix product, (n_test × n_support × n_features).
+        C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit. Its
+            unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
+            ``"auto"``: of the decades from 1e-6 to 10, the one whose surrogate decides as the network does on most
+            training points, if at most a share of ``max_support`` of them are support points; ``solution_.C`` tells.
+        max_support: for ``C="auto"``, in (0, 1].
     """
 
     solution_: CrammerSingerSolution

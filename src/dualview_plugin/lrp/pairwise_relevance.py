@@ -41,9 +41,9 @@ class RelevantPairs:
     - An intercept's share starts at no feature: ``conservation · attribution / (attribution − intercept_share)`` is
       free of it.
     - With standardised features a unit that is inactive at x, φ_m(x) = 0, still has a share, since zero lies off the
-      mean. Behind a ReLU the share goes to what keeps the unit inactive, largely and with both signs where the
-      pre-activation is close to zero: conserved, but hard to read. A larger ``epsilon`` damps it, ``standardize=False``
-      avoids it. Behind a pooling of zeros there is nothing to go to, and the share is lost.
+      mean. With a ReLU the share flows to the inputs that keep the unit inactive. It is conserved, but hard to read: it
+      can be large, with both signs, where the pre-activation is close to zero. A larger ``epsilon`` damps it,
+      ``standardize=False`` avoids it. If all pooled activations are zero, LRP has nowhere to send it and it is lost.
     - Shares of both signs that nearly cancel: what is lost of a large share is large beside a small sum.
     - A factor of 2 or a power of it: residual sums that no canonizer handles; a warning says so.
 
