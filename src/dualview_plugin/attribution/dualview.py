@@ -53,8 +53,10 @@ class DualView(FeatureKernelAttribution):
     Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA does neither
     standardise nor go without an intercept (``standardize=False, fit_intercept=True``).
 
-    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`). attribute: one
-    forward pass and a matrix product, (n_test × n_support × n_features).
+    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`). Memory: the
+    features once, 4 · n_train · n_features bytes in float32, and about as much again in the solver or for the support
+    points' own features. attribute: one forward pass, and for each test point a product with the support points of its
+    class; sparse and ranked results never hold n_train columns.
     """
 
     solution_: CrammerSingerSolution
