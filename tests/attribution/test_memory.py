@@ -47,7 +47,8 @@ def test_influence_functions_keep_to_the_bytes_of_a_block(solver: str) -> None:
 
         influence_functions._BLOCK_BYTES = {budget}
         model, train = world({n_train}, 200, 7)
-        method = InfluenceFunctions(model, "2", train, solver="{solver}", damping=1.0, tol=0.5, show_progress=False).fit()
+        options = dict(solver="{solver}", damping=1.0, tol=0.5, show_progress=False)
+        method = InfluenceFunctions(model, "2", train, **options).fit()
         peaks["block size"] = method.block_size
         inputs = torch.randn(2 * method.block_size, 8)
         next(method.attribute_blocks(inputs[:3]))
