@@ -68,7 +68,7 @@ class OuterProducts:
 
     def is_finite(self) -> Tensor:
         """Whether all factors of a sample are finite, (n_samples,)."""
-        return self.left.isfinite().all(-1).flatten(1).all(1) & self.right.isfinite().flatten(1).all(1)
+        return self.left.isfinite().flatten(1).all(1) & self.right.isfinite().flatten(1).all(1)
 
     @classmethod
     def zeros(cls, shape: tuple[int, int, int], like: Tensor, *, one_hot: bool) -> OuterProducts:
