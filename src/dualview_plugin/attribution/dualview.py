@@ -13,7 +13,6 @@ from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.attribution.margin_choice import chosen_solution
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TrainData, with_arguments
-from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer
 from dualview_plugin.validation import check_fraction, check_integer, check_positive
@@ -27,7 +26,8 @@ class DualView(FeatureKernelAttribution):
     sparse.
 
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. Only features φ(x) are used: the
+            final layer may be of any kind.
         C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit.
         C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit. Its
             unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
@@ -90,12 +90,6 @@ class DualView(FeatureKernelAttribution):
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
         self.time_limit = None if time_limit is None else check_positive(time_limit, "time_limit", owner)
         self.standardize, self.fit_intercept = bool(standardize), bool(fit_intercept)
-
-    def _check_probe(self, _features: Tensor, logits: Tensor) -> None:
-        """A machine for several classes."""
-        if logits.shape[1] < 2:
-            constraint = "a network with two outputs or more, one for each class"
-            raise InvalidValueError("model", self.get_name(), constraint, f"{logits.shape[1]} output")
 
     def _fit(self) -> None:
         training = self._training_features(None if self.C == "auto" else 0)

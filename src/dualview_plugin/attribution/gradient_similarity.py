@@ -30,7 +30,7 @@ class GradientSimilarity(DataAttribution):
 
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The samples of a batch must not
-            interact.
+            interact. Any network that autograd differentiates will do, whatever its final layer.
         normalize_train: divide by the norm of each training gradient; False: the plain inner product.
         layers: modules or their dotted names whose parameters θ count, frozen or not; None: the whole network.
         memory_budget: bytes for the gradients and attributions of a block of test points and a batch of training

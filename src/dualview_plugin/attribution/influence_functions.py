@@ -46,8 +46,8 @@ class InfluenceFunctions(DataAttribution):
     whatever the network's precision. ``attribute`` rounds the result to it; ``influence(k)`` ranks before it rounds.
 
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
-            its outputs the network's outputs.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear, or
+            a 1 × 1 convolution, and its outputs the network's, or at several positions one of them or their mean.
         solver: how (H + δI)⁻¹ is applied.
             ``"auto"``: ``"exact"`` if its two matrices of (n_classes · n_features)² float64 numbers fit in
             ``memory_budget``, else ``"cg"``.

@@ -27,8 +27,8 @@ class RepresenterPoints(FeatureKernelAttribution):
     point's attributions add up to the retrained logit.
 
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
-            its outputs the network's outputs.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear, or
+            a 1 × 1 convolution, and its outputs the network's, or at several positions one of them or their mean.
         weight_decay: λ, above zero. Larger: weights that are smaller and further from the network's.
         tol: stationarity ‖∇‖ / (2λ‖V‖) to reach, which is the relative error of the reconstruction Σ_i α_i φ(x_i)ᵀ of
             V.

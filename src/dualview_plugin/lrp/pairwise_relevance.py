@@ -15,7 +15,7 @@ from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.lrp.composites import as_composite
 from dualview_plugin.lrp.conservation import SideBalance, warn_unless_conserved
-from dualview_plugin.lrp.propagation import Propagation
+from dualview_plugin.lrp.propagation import Propagation, check_carries
 from dualview_plugin.validation import check_integer
 
 
@@ -167,6 +167,7 @@ class PairwiseRelevance:
         balances: list[SideBalance],
     ) -> RelevantPairs:
         """The pairs of one block of test inputs; the balance of both sides is appended to ``balances``."""
+        check_carries(inputs, type(self).__name__)
         method, k = self.method, train_indices.shape[1]
         with torch.no_grad():
             features, _ = method.extract(inputs)

@@ -77,8 +77,7 @@ class Propagation:
         Warns:
             ConservationWarning: the network does something that no rule sees.
         """
-        if not inputs.is_floating_point():
-            raise InvalidTypeError("inputs", self.owner, "floating to be differentiated", str(inputs.dtype))
+        check_carries(inputs, self.owner)
         model = self.extractor.model
         with guest(model), rules_set_aside(model), plain_weights(model, self.owner):
             return self._pass(inputs, start)
@@ -127,6 +126,15 @@ class Propagation:
             layers = responsible_layers(with_rules, without)
             got = f"features off by {error:.2g} of their largest value; the first layers that differ: {layers}"
             raise InvalidValueError("composite", self.owner, constraint, got)
+
+
+def check_carries(inputs: Any, owner: str) -> None:
+    """Refuse inputs that relevance is not carried to: several tensors, and integers."""
+    if not isinstance(inputs, Tensor):
+        constraint = "one tensor: relevance is not carried to tuples and dictionaries, whose maps input_attribution has"
+        raise InvalidTypeError("inputs", owner, constraint, type(inputs).__name__)
+    if not inputs.is_floating_point():
+        raise InvalidTypeError("inputs", owner, "floating to be differentiated", str(inputs.dtype))
 
 
 @contextmanager
