@@ -9,7 +9,7 @@ from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlus, 
 from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.lrp import named_composite, propose_canonizers
+from dualview_plugin.lrp import FunctionRules, named_composite, propose_canonizers
 from dualview_plugin.lrp.canonizers import MergeBatchNorms
 
 
@@ -25,10 +25,11 @@ def small_vgg_bn():
         (resnet50, [MergeBatchNorms, ResNetBottleneckCanonizer]),
         (small_vgg_bn, [MergeBatchNorms]),
         (lambda: nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU()), [MergeBatchNorms]),
-        (lambda: nn.Sequential(nn.Conv2d(3, 5, 2), nn.GroupNorm(1, 5)), []),
+        (lambda: nn.Sequential(nn.Conv2d(3, 5, 2), nn.GroupNorm(1, 5)), [FunctionRules]),
+        (lambda: nn.TransformerEncoderLayer(4, 2), [FunctionRules]),
         (lambda: nn.Linear(3, 5), []),
     ],
-    ids=["resnet18", "resnet50", "vgg11_bn", "norm behind linear", "no batch norm", "linear"],
+    ids=["resnet18", "resnet50", "vgg11_bn", "norm behind linear", "group norm", "transformer", "linear"],
 )
 def test_proposed_canonizers(model, expected):
     assert [type(canonizer) for canonizer in propose_canonizers(model())] == expected
