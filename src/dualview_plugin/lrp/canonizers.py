@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -51,12 +50,19 @@ def propose_canonizers(model: nn.Module, softmax: Softmax = "taylor") -> list[Ca
     kinds: list[tuple[Any, Any]] = [
         (Bottleneck, ResNetBottleneckCanonizer),
         (BasicBlock, ResNetBasicBlockCanonizer),
-        ((nn.MultiheadAttention, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), partial(FunctionRules, softmax)),
     ]
     modules = list(model.modules())
     has_pair = all(any(isinstance(module, kind) for module in modules) for kind in (Linear, BatchNorm))
     merge: list[Canonizer] = [MergeBatchNorms()] if has_pair else []
-    return merge + [make() for kind, make in kinds if any(isinstance(module, kind) for module in modules)]
+    of_sums = [make() for kind, make in kinds if any(isinstance(module, kind) for module in modules)]
+    of_functions = [FunctionRules(softmax)] if any(map(_works_by_functions, modules)) else []
+    return [*merge, *of_sums, *of_functions]
+
+
+def _works_by_functions(module: nn.Module) -> bool:
+    """Whether a module is attention or a norm of each sample, of torch or by the name that libraries give it."""
+    kinds = (nn.MultiheadAttention, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    return isinstance(module, kinds) or type(module).__name__.endswith("RMSNorm")
 
 
 class MergeBatchNorms(Canonizer):  # type: ignore[misc]

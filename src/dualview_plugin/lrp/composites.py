@@ -30,6 +30,10 @@ def named_composite(name: str, model: nn.Module, softmax: Softmax = "taylor", **
         InvalidValueError: Zennit has no composite of this name.
         InvalidTypeError: the options lack one that the composite needs, or have one that it does not take.
 
+    Note:
+        A name that ends in ``_flat`` gives the first linear layer a rule of its own. In networks of token embeddings,
+        such as BERT, that is a projection of queries and not the first layer: take ``"epsilon_plus"`` there.
+
     Example:
         >>> composite = named_composite("epsilon_gamma_box", nn.Linear(5, 3), low=0.0, high=1.0, zero_params="bias")
         >>> type(composite).__name__
