@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.errors import RandomNetworkWarning as RandomNetworkWarning
     from dualview_plugin.errors import SparseAttributionWarning as SparseAttributionWarning
     from dualview_plugin.errors import StaleFitError as StaleFitError
+    from dualview_plugin.lrp import FunctionRules as FunctionRules
     from dualview_plugin.lrp import PairwiseRelevance as PairwiseRelevance
     from dualview_plugin.lrp import RelevantPairs as RelevantPairs
     from dualview_plugin.lrp import SurrogateRelevance as SurrogateRelevance
@@ -135,6 +136,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "StaleFitError",
     ),
     "lrp": (
+        "FunctionRules",
         "PairwiseRelevance",
         "RelevantPairs",
         "SurrogateRelevance",

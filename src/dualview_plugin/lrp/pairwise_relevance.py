@@ -38,6 +38,9 @@ class RelevantPairs:
     was made on the way. Less or more has these reasons, the harmless ones first:
 
     - Biases absorb relevance (and the shifts that a canonizer makes biases of): ``zero_params="bias"`` sends it on.
+    - The constant of a softmax's expansion absorbs relevance in attention, up to half and more of it in networks with
+      random weights: ``softmax="constant"`` of :func:`named_composite` sends it to the values.
+    - Parts that do not depend on the input absorb it, such as a class token.
     - An intercept's share starts at no feature: ``conservation · attribution / (attribution − intercept_share)`` is
       free of it.
     - With standardised features a unit that is inactive at x, φ_m(x) = 0, still has a share, since zero lies off the
@@ -130,7 +133,7 @@ class PairwiseRelevance:
         Raises:
             InvalidTypeError, InvalidValueError: as of :meth:`DataAttribution.attribute`; training points that do not
                 exist; a composite under which the network computes something else; a layer without a rule, such as
-                attention.
+                attention where the composite has no :class:`FunctionRules`.
 
         Warns:
             ConservationWarning: the network does something that no rule sees, or relevance is lost or made on its way
