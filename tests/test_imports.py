@@ -36,7 +36,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": set(),
     "bridges": {*_DOORS, "attribution"},
     "cli": {*_DOORS, "attribution", "metrics", "modifications", "plots", "report", "demo", "version"},
-    "__init__": {"attribution", "lrp", "metrics", "modifications", "plots", "solver", "errors", "report", "version"},
+    "__init__": {
+        "attribution",
+        "engines",
+        "errors",
+        "lrp",
+        "metrics",
+        "modifications",
+        "plots",
+        "report",
+        "solver",
+        "storage",
+        "version",
+    },
 }
 ONLY_IN = {
     "quantus": {"metrics"},
