@@ -37,17 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bridges": {*_DOORS, "attribution"},
     "cli": {*_DOORS, "attribution", "metrics", "modifications", "plots", "report", "demo", "version"},
     "__init__": {
-        "attribution",
-        "engines",
-        "errors",
-        "lrp",
-        "metrics",
-        "modifications",
-        "plots",
-        "report",
-        "solver",
-        "storage",
-        "version",
+        *("attribution", "data", "engines", "errors", "lrp", "metrics", "modifications", "plots", "report", "solver"),
+        *("storage", "version"),
     },
 }
 ONLY_IN = {
@@ -59,6 +50,7 @@ ONLY_IN = {
     "jinja2": {"report"},
     "quanda": {"bridges"},
     "dattri": {"bridges"},
+    "ray": {"engines"},
 }
 
 

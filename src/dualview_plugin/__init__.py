@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
     from dualview_plugin.attribution import TracIn as TracIn
     from dualview_plugin.attribution import dualda as dualda
+    from dualview_plugin.data import CountedStream as CountedStream
     from dualview_plugin.engines import RayEngine as RayEngine
     from dualview_plugin.errors import CacheWarning as CacheWarning
     from dualview_plugin.errors import ConservationWarning as ConservationWarning
@@ -120,6 +121,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "TracIn",
         "dualda",
     ),
+    "data": ("CountedStream",),
     "engines": ("RayEngine",),
     "errors": (
         "CacheWarning",

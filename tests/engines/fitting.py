@@ -1,4 +1,4 @@
-"""One of several processes that fill a store: ``python -m tests.engines.fitting ENGINE FOLDER``; prints one JSON line."""
+"""One of several processes that fill a store, ``python -m tests.engines.fitting ENGINE FOLDER``; prints JSON."""
 
 from __future__ import annotations
 
