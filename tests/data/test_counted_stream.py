@@ -68,7 +68,5 @@ def test_what_cannot_be_gone_through_twice_is_refused() -> None:
     for stream in (iter([1]), 3):
         with pytest.raises(InvalidTypeError, match="stream of CountedStream must be an iterable that can be gone"):
             CountedStream(stream, 1)  # type: ignore[arg-type]
-    with pytest.raises(
-        InvalidTypeError, match=r"train_dataset of DualView must be .*CountedStream\(dataset, n_samples\)"
-    ):
+    with pytest.raises(InvalidTypeError, match=r"train_dataset of DualView .*CountedStream\(dataset, n_samples\)"):
         dualview(None, Stream())
