@@ -19,6 +19,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One thread each: on small networks threads cost more than they give, and much more on a busy machine.
+test fast: export OMP_NUM_THREADS ?= 1
+
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
 	@echo "documentation: docs/_build/html/index.html"

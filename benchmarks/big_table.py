@@ -109,6 +109,7 @@ METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
     "DualDA, C = 1e-5": (DualView, {"C": 1e-5, "standardize": False, "fit_intercept": True}),
     "DualDA, C = 1e-3": (DualView, {"C": 1e-3, "standardize": False, "fit_intercept": True}),
     "DualDA, C = 1e-1": (DualView, {"C": 1e-1, "standardize": False, "fit_intercept": True}),
+    "DV, C = auto": (DualView, {"C": "auto"}),
     "RPS": (RepresenterPoints, {"weight_decay": 0.003}),
     "IF": (InfluenceFunctions, {"solver": "exact"}),
     "SIM": (GradientSimilarity, {}),

@@ -31,11 +31,11 @@ def run(text: str, name: str) -> dict[str, Any]:
 
 
 def same_words_and_numbers(printed: str, said: str) -> bool:
-    """Equal but for spaces and the last digits of numbers: training is not the same to the last bit everywhere."""
-    number = r"-?\d+\.\d+(?:e-?\d+)?"
+    """Equal words, and numbers within a tenth: training is not the same to the last bit on every processor."""
+    number = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
     words = [re.sub(number, "#", text).split() for text in (printed, said)]
     values = [[float(found) for found in re.findall(number, text)] for text in (printed, said)]
-    return words[0] == words[1] and values[0] == pytest.approx(values[1], abs=0.02)
+    return words[0] == words[1] and values[0] == pytest.approx(values[1], abs=0.05, rel=0.1)
 
 
 @QUIET

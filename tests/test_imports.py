@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {*_DOORS, "attribution", "lrp", "plots", "version"},
     "demo": set(),
     "bridges": {*_DOORS, "attribution"},
-    "cli": {*_DOORS, "attribution", "metrics", "modifications", "plots", "report", "demo", "version"},
+    "cli": {*_DOORS, "storage", "attribution", "metrics", "modifications", "plots", "report", "demo", "version"},
     "__init__": {
         *("attribution", "data", "engines", "errors", "lrp", "metrics", "modifications", "plots", "report", "solver"),
         *("storage", "version"),

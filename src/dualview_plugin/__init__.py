@@ -91,6 +91,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.plots import plot_pairwise_relevance as plot_pairwise_relevance
     from dualview_plugin.plots import plot_poisoning_curves as plot_poisoning_curves
     from dualview_plugin.plots import plot_training_points as plot_training_points
+    from dualview_plugin.plots import plot_training_texts as plot_training_texts
     from dualview_plugin.report import Scores as Scores
     from dualview_plugin.report import TopPoints as TopPoints
     from dualview_plugin.report import top_points as top_points
@@ -193,6 +194,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "plot_pairwise_relevance",
         "plot_poisoning_curves",
         "plot_training_points",
+        "plot_training_texts",
     ),
     "report": (
         "Scores",

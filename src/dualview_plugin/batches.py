@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -34,14 +36,14 @@ def structure(batch: Any) -> str:
     return "tensor"
 
 
-def n_rows(batch: Batch) -> int:
-    """The number of samples."""
-    return len(leaves(batch)[0])
+def n_rows(batch: Batch | NDArray[Any]) -> int:
+    """The number of samples, also of an array."""
+    return len(batch) if isinstance(batch, (Tensor, np.ndarray)) else len(leaves(batch)[0])
 
 
-def rows_of(batch: Batch, rows: slice | Sequence[int] | Tensor) -> Any:
-    """Some samples of a batch, as a batch."""
-    return batch[rows] if isinstance(batch, Tensor) else pytree.tree_map(lambda leaf: leaf[rows], batch)
+def rows_of(batch: Batch | NDArray[Any], rows: slice) -> Any:
+    """Consecutive samples of a batch, or of an array, as they are."""
+    return batch[rows] if isinstance(batch, (Tensor, np.ndarray)) else pytree.tree_map(lambda leaf: leaf[rows], batch)
 
 
 def split(batch: Batch, size: int) -> Iterator[Any]:

@@ -49,7 +49,7 @@ METHODS: dict[str, Factory] = {
     "RepresenterPoints": _factory(RepresenterPoints),
     "RandomAttribution": _factory(RandomAttribution, seed=3),
     "ArnoldiInfluence": _factory(ArnoldiInfluence, n_components=5, arnoldi_dim=40, layers=["fc"]),
-    "EKFACInfluence": _factory(EKFACInfluence),
+    "EKFACInfluence": _factory(EKFACInfluence, damping=3.0),
     "FeatureSimilarity": _factory(FeatureSimilarity),
     "FeatureSimilarity, l2": _factory(FeatureSimilarity, similarity="l2"),
     "GradCos": _factory(GradCos),

@@ -107,3 +107,13 @@ def test_an_attributor_of_dattri_is_scored_by_our_metric(world: World) -> None:
         world.model, world.x_test.numpy(), TARGETS.numpy(), explain_func=marked, explain_func_kwargs={}
     )
     assert scores == [float(label == labels[-1]) for label in TARGETS]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_finds_wrong_labels() -> None:
+    from examples.in_dattri import main
+
+    areas = main()
+    assert areas["InfluenceFunctions"] > 0.8
+    assert areas["RandomAttribution"] == pytest.approx(0.5, abs=0.1)

@@ -51,7 +51,11 @@ def test_quandas_ranking_by_self_influence_is_ours() -> None:
     spaced = made.self_influence() + torch.arange(N_TRAIN) * 1e-4  # what quanda sorts
     assert spaced.argsort().tolist() == values.argsort(stable=True).tolist()
     theirs = downstream_eval.MislabelingDetectionMetric(
-        WORLD.model, WORLD.train, poisoned, global_method="self-influence", explainer=made
+        WORLD.model,
+        WORLD.train,
+        poisoned,
+        explainer_cls=QuandaExplainer,
+        expl_kwargs={"method": "InfluenceFunctions", "final_fc_layer": "fc"},
     )
     ours = LabelPoisoning(poisoned, ranking="self_influence")
     ours(WORLD.model, WORLD.x_test.numpy(), TARGETS.numpy(), explain_func=made.method)
@@ -72,3 +76,13 @@ def test_the_last_checkpoint_is_explained(tmp_path: Path) -> None:
 def test_a_method_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidValueError, match="method of QuandaExplainer"):
         explainer(method="nonsense")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_finds_the_class() -> None:
+    from examples.in_quanda import main
+
+    scores = main()
+    assert scores["DualView"] > 0.9
+    assert scores["RandomAttribution"] < 0.3

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 import dualview_plugin
-from dualview_plugin import DualView, IdenticalClass
+from dualview_plugin import CacheWarning, DualView, IdenticalClass
 from dualview_plugin.cli import main
 from dualview_plugin.cli.catalogue import METHODS, METRICS, PYTHON_METRICS
 from dualview_plugin.cli.task import ready_task
@@ -109,7 +109,7 @@ def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) ->
         (["evaluate", "tests.cli.own_task:misspelt"], "got ['class_name']"),
         (["evaluate", "tests.cli.own_task:no_mapping"], "a function that returns a mapping, got int"),
         (["evaluate", OWN, "--metric", "domain-mismatch"], "must be a task with marked_indices"),
-        (["evaluate", OWN, "--world", "marked"], "clean for a task of your own"),
+        (["evaluate", OWN, "--modify", "marked"], "none for a task of your own"),
         (["evaluate", OWN, "--device", "cuda:99"], "--device of dualview must be a device of this machine"),
         (["evaluate", OWN, "-C", "-1"], "C of DualView must be"),
         (["evaluate", "mnist"], "--data of dualview must be the folder"),
@@ -145,6 +145,33 @@ def test_methods_and_metrics_are_listed_whole() -> None:
         assert row["name"] in run("methods").stdout + run("metrics").stdout
 
 
+def test_a_store_is_built_resumed_shown_and_verified(tmp_path: Path) -> None:
+    build = ("store", "build", str(tmp_path), OWN, "--shard-size", "10", "--quiet")
+    result = run(*build)
+    assert result.exit_code == 0, result.output
+    assert "3 of 3 shards computed now" in result.stdout
+    assert "0 of 3 shards computed now" in run(*build).stdout
+    (row,) = json.loads(run("store", "show", str(tmp_path), "--json").stdout)
+    assert (row["kind"], row["training_points"], row["shards"]) == ("features", 29, "3 of 3")
+    assert run("store", "verify", str(tmp_path)).exit_code == 0
+    column = sorted(tmp_path.glob("*/shard-000001.features.npy"))[0]
+    content = bytearray(column.read_bytes())
+    content[-1] ^= 1
+    column.write_bytes(content)
+    result = run("store", "verify", str(tmp_path))
+    assert result.exit_code == 1
+    assert "shard-000001" in result.output
+    with pytest.warns(CacheWarning, match="is computed again"):
+        assert "1 of 3 shards computed now" in run(*build).stdout
+    assert run("store", "verify", str(tmp_path)).exit_code == 0
+
+
+def test_a_folder_without_stores_is_refused(tmp_path: Path) -> None:
+    result = run("store", "show", str(tmp_path))
+    assert result.exit_code == 1
+    assert "FOLDER of dualview store must be a folder with stores" in result.stderr
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     assert "_DUALVIEW_COMPLETE" in run("completion", shell).stdout
@@ -152,14 +179,14 @@ def test_completion_scripts(shell: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("world", "field"),
+    ("modification", "field"),
     [("poisoned", "poisoned_indices"), ("grouped", "train_subclasses"), ("marked", "marked_indices")],
 )
-def test_worlds_know_the_truth(world: str, field: str) -> None:
-    made = ready_task("digits", world, epochs=4 if world == "marked" else 1, show_progress=False)
+def test_modified_tasks_know_the_truth(modification: str, field: str) -> None:
+    made = ready_task("digits", modification, epochs=4 if modification == "marked" else 1, show_progress=False)
     assert len(getattr(made, field)) > 0
     assert len(made.x_test) == len(made.y_test)
-    if world == "marked":
+    if modification == "marked":
         with torch.no_grad():
             assert made.target.tolist() == made.model(made.x_test).argmax(1).tolist()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -221,20 +220,15 @@ def test_a_loader_with_workers_and_one_of_another_class_are_read_alike(tmp_path:
         assert dualview(tmp_path / name, loader).fit().store_.n_computed == 0  # type: ignore[union-attr]
 
 
-def test_a_hit_on_slow_data_takes_less_than_a_second(tmp_path: Path) -> None:
+def test_a_hit_decodes_a_probe_of_the_data_only(tmp_path: Path) -> None:
+    dualview(tmp_path, Decoded(1500)).fit()
     data = Decoded(1500)
-    read = data.read
-    dualview(tmp_path, data).fit()
-    slow = Decoded(1500)
-    slow.read = lambda index: (time.sleep(0.005), read(index))[1]
-    method = dualview(tmp_path, slow)
-    started = time.perf_counter()
+    method = dualview(tmp_path, data)
     with method.visit():
-        method._training_features(logits=False)
+        method._training_features(n_logits=0)
     assert method.store_ is not None
     assert method.store_.n_computed == 0
-    assert len(slow.reads_of()) < 160
-    assert time.perf_counter() - started < 1.5  # 0.8 s by itself; the machine may be busy
+    assert len(data.reads_of()) < 160
 
 
 def test_logits_are_added_where_a_method_asks_for_them(tmp_path: Path) -> None:

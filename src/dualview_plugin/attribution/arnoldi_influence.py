@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.output_gradients import OutputGradients
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import Logits, differentiable, select_parameters
@@ -90,7 +91,7 @@ class ArnoldiInfluence(OutputGradients):
 
     def _start(self) -> None:
         super()._start()
-        self._logits = Logits(self.model, self.get_name(), self.extractor.doubles_single)
+        self._logits = Logits(self.extractor.call, self.extractor.doubles_single)
 
     def _fit(self) -> None:
         super()._fit()
@@ -142,7 +143,7 @@ class ArnoldiInfluence(OutputGradients):
         total = torch.zeros_like(vector)
         with evaluating(self.model), differentiable(self.model, chosen):
             for inputs, labels in self._training_batches():
-                logits = self._logits(inputs.clone())
+                logits = self._logits(inputs)
                 loss = cross_entropy(logits, labels, reduction="sum")
                 slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(a * b).sum() for a, b in zip(slopes, directions, strict=True)]).sum()
@@ -151,7 +152,7 @@ class ArnoldiInfluence(OutputGradients):
         return total / self.n_train_
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         embedded = torch.cat([part @ self._basis for part in self._flat_parts(inputs, target)])
         return embedded @ self._weighted.mT
 

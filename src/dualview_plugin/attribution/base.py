@@ -50,7 +50,7 @@ from dualview_plugin.network import (
     Placement,
     checked_function,
     checked_model,
-    cut_at,
+    differentiable_at,
     guest,
     kept_weights,
     layer_name,
@@ -410,14 +410,15 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if at is None and not any(leaf.is_floating_point() for leaf in leaves(inputs)):
             constraint = "floating, to be differentiated; of tokens pass at=, the embedding, for a map of its output"
             raise InvalidTypeError("inputs", owner, constraint, str(leaves(inputs)[0].dtype))
+        evidence_of = self._evidence(target, train_indices)
         with torch.enable_grad(), rules_set_aside(self.model):
             point = mapped(lambda leaf: leaf.detach().clone().requires_grad_(leaf.is_floating_point()), inputs)
             if at is None:
-                evidence = self._evidence(point, target, train_indices)
+                evidence = evidence_of(point)
                 floating = [leaf for leaf in leaves(point) if leaf.is_floating_point()]
             else:
-                with cut_at(self.model, at, owner) as points:
-                    evidence = self._evidence(inputs, target, train_indices)
+                with differentiable_at(self.model, at, owner) as points:
+                    evidence = evidence_of(inputs)
                 floating = [only_point(points, at, owner)]
             gradients = self._map_gradients(evidence, floating)
         if at is not None:
@@ -436,9 +437,12 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         pairs = zip(points, gradients, strict=True)
         return [torch.zeros_like(point) if gradient is None else gradient for point, gradient in pairs]
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """The summed attributions of these training points, (n_block, k), with their graph."""
-        return self._pair_attribution(inputs, target, train_indices).sum()
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        """The sum of the attributions of these training points, (n_block, k), with its graph, as a function of inputs.
+
+        All that does not depend on the inputs is computed before.
+        """
+        return lambda inputs: self._pair_attribution(inputs, target, train_indices).sum()
 
     def save(self, path: str | Path) -> None:
         """Write what was learned to a file, without the network and the data; fits first if need be.
@@ -540,6 +544,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         with self.visit():
             like, collate = self._probe_now().inputs, self._data.loader.collate_fn
             return TestInputs(inputs, self.get_name(), like, collate, any_structure=self.forward is not None)
+
+    def decisions(self, inputs: Inputs) -> Tensor:
+        """The classes that the network decides for, (n_test,): what ``target=None`` explains."""
+        with self.visit():
+            return torch.cat([classes for _, classes in self.blocks(inputs)])
 
     def blocks(self, inputs: Inputs, target: Target = None, size: int | None = None) -> Iterator[tuple[Any, Tensor]]:
         """Consecutive blocks of test inputs, placed where the network is, with the classes to explain, (n_block,).

@@ -54,15 +54,21 @@ class ClassKernel:
 
         Cost: for each test point one product with the support points of its class.
         """
-        for label in torch.unique(target).tolist():
+        order = torch.argsort(target, stable=True)
+        labels, sizes = torch.unique_consecutive(target[order], return_counts=True)
+        for label, test in zip(labels.tolist(), torch.split(order, sizes.tolist()), strict=True):
             rows, alpha = self.coefficients.of_class(label)
             train = self.indices if rows is None else self.indices[rows]
-            support = self.features if rows is None else self.features[rows]
-            folded = (support * alpha[:, None]).mT
-            test = torch.nonzero(target == label).flatten()
+            support = self.features if rows is None else self.features.index_select(0, rows)
+            fold = len(test) > support.shape[1]  # into the smaller factor: the support, or the products
+            right = (support * alpha[:, None]).mT if fold else support.mT
             for part in torch.split(test, max(1, _BLOCK_ELEMENTS // max(1, len(train)))):
-                values = features[part] @ folded
-                yield ClassBlock(part, train, values.add_(alpha, alpha=self.offset) if self.offset else values)
+                values = features[part] @ right
+                if fold and self.offset:
+                    values.add_(alpha, alpha=self.offset)
+                elif not fold:
+                    values.add_(self.offset).mul_(alpha)
+                yield ClassBlock(part, train, values)
 
     def fill(self, result: Tensor, features: Tensor, target: Tensor) -> None:
         """Write the attributions into rows of zeros, (n, n_train)."""
@@ -78,10 +84,13 @@ class ClassKernel:
         indices = torch.empty(len(features), k, dtype=torch.int64, device=features.device)
         values = features.new_empty(len(features), k)
         for block in self.blocks(features, target):
-            zeros = _first_without(block.train, k, self.n_train)
-            train = torch.cat([block.train, zeros])
-            padded = torch.nn.functional.pad(block.values, (0, len(zeros)))
-            top = padded.topk(k, dim=1, largest=proponents)
+            train = block.train
+            top = block.values.topk(min(k, len(train)), dim=1, largest=proponents)
+            if len(train) < k or not bool((top.values > 0 if proponents else top.values < 0).all()):
+                zeros = _first_without(train, k, self.n_train)
+                train = torch.cat([train, zeros])
+                padded = torch.nn.functional.pad(block.values, (0, len(zeros)))
+                top = padded.topk(k, dim=1, largest=proponents)
             indices[block.test], values[block.test] = train[top.indices], top.values
         return indices, values
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.coefficients import SparseCoefficients
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.attribution.margin_choice import chosen_solution
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TrainData, with_arguments
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer
-from dualview_plugin.validation import check_integer, check_positive
+from dualview_plugin.validation import check_fraction, check_integer, check_positive
 
 
 class DualView(FeatureKernelAttribution):
@@ -28,6 +29,9 @@ class DualView(FeatureKernelAttribution):
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
         C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit.
+            ``"auto"``: of the decades from 1e-6 to 10, the one whose surrogate decides as the network does on most
+            training points, if at most a share of ``max_support`` of them are support points; ``solution_.C`` tells.
+        max_support: for ``C="auto"``, in (0, 1].
         standardize: features to zero mean and unit variance by the training statistics first; constant ones become
             zero.
         fit_intercept: append a constant feature 1. Each attribution then contains its share α_ic · 1; the shares add up
@@ -53,8 +57,8 @@ class DualView(FeatureKernelAttribution):
     Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA does neither
     standardise nor go without an intercept (``standardize=False, fit_intercept=True``).
 
-    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`). attribute: one
-    forward pass and a matrix product, (n_test × n_support × n_features).
+    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), eight times for
+    ``C="auto"``. attribute: one forward pass and a matrix product, (n_test × n_support × n_features).
     """
 
     solution_: CrammerSingerSolution
@@ -65,7 +69,8 @@ class DualView(FeatureKernelAttribution):
         final_fc_layer: nn.Module | str,
         train_dataset: TrainData,
         *,
-        C: float = 1e-3,
+        C: float | Literal["auto"] = 1e-3,
+        max_support: float = 0.2,
         standardize: bool = True,
         fit_intercept: bool = False,
         tol: float = 1e-6,
@@ -75,7 +80,8 @@ class DualView(FeatureKernelAttribution):
     ) -> None:
         super().__init__(model, final_fc_layer, train_dataset, **common)
         owner = self.get_name()
-        self.C = check_positive(C, "C", owner)
+        self.C: float | Literal["auto"] = "auto" if C == "auto" else check_positive(C, "C", owner)
+        self.max_support = check_fraction(max_support, "max_support", owner)
         self.tol = check_positive(tol, "tol", owner)
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
         self.time_limit = None if time_limit is None else check_positive(time_limit, "time_limit", owner)
@@ -88,34 +94,36 @@ class DualView(FeatureKernelAttribution):
             raise InvalidValueError("model", self.get_name(), constraint, f"{logits.shape[1]} output")
 
     def _fit(self) -> None:
-        training = self._training_features(n_logits=0)
+        training = self._training_features(None if self.C == "auto" else 0)
         features = training.features
         if self.standardize:
             self._standardizer = Standardizer.from_features(features, self._probe_now().dtype)
             features = self._standardizer.in_place(features)
         else:
             self._standardizer = Standardizer.identity(features)
-        self.solution_ = self._solve(features, training.labels)
+        decisions = training.logits.argmax(dim=1) if self.C == "auto" else None
+        self.solution_ = self._solve(features, training.labels, decisions)
         self.kernel_offset_ = float(self.fit_intercept)
         coefficients = SparseCoefficients.from_csr(self.solution_.sparse_dual_coef, features)
         self._set_support(self.solution_.support, features, coefficients)
         self.surrogate_weight_ = torch.from_numpy(self.solution_.weight).to(features)
         self.surrogate_bias_ = torch.from_numpy(self.solution_.intercept).to(features)
 
-    def _solve(self, features: Tensor, labels: Tensor) -> CrammerSingerSolution:
+    def _solve(self, features: Tensor, labels: Tensor, decisions: Tensor | None) -> CrammerSingerSolution:
         """The dual's solution for these features and parameters."""
-        limits: dict[str, Any] = {} if self.max_iter is None else {"max_iter": self.max_iter}
-        return solve_crammer_singer(
-            features.cpu().numpy(),
-            labels.cpu().numpy(),
-            self.C,
-            n_classes=self.n_classes_,
-            tol=self.tol,
-            fit_intercept=self.fit_intercept,
-            time_limit=self.time_limit,
-            show_progress=self.show_progress,
-            **limits,
-        )
+        options: dict[str, Any] = {} if self.max_iter is None else {"max_iter": self.max_iter}
+        options |= {
+            "n_classes": self.n_classes_,
+            "tol": self.tol,
+            "fit_intercept": self.fit_intercept,
+            "time_limit": self.time_limit,
+            "show_progress": self.show_progress,
+        }
+        rows, classes = features.cpu().numpy(), labels.cpu().numpy()
+        if self.C == "auto":
+            assert decisions is not None
+            return chosen_solution(rows, classes, decisions.cpu().numpy(), self.max_support, self.get_name(), **options)
+        return solve_crammer_singer(rows, classes, self.C, **options)
 
     def attribute(
         self, inputs: Inputs, target: Target = None, additional_forward_args: Any = None, *, sparse: bool = False

@@ -13,9 +13,10 @@ from torch.nn.functional import pad, unfold
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.output_gradients import OutputGradients
+from dualview_plugin.batches import Batch, n_rows, split
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import NETWORK, Logits, SampleGradients, differentiable, select_parameters
+from dualview_plugin.gradients import Logits, SampleGradients, differentiable, select_parameters
 from dualview_plugin.network import evaluating
 from dualview_plugin.validation import check_positive
 
@@ -107,19 +108,21 @@ class EKFACInfluence(OutputGradients):
         for name, block in self._blocks_of.items():
             values = squares[name] / self.n_train_
             mean = float(values.mean())
-            block.inverse = (1 / (values + self.damping * mean if mean > 0 else values + 1)).to(block.left)
+            block.inverse = 1 / (values + self.damping * mean if mean > 0 else values + 1)
 
     def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
         """Weighted sums of squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
         factors = self._single_factors(name, gradients)
         if factors is not None:
-            left, right = (factor.double().square() for factor in (factors[0] @ block.left, factors[1] @ block.right))
+            left, right = (
+                (factor.double() @ basis).square() for factor, basis in zip(factors, block.bases, strict=True)
+            )
             return (weights[:, None] * left).mT @ right
         weight = self._own(f"{name}.weight", gradients)
         rows = weight.reshape(len(gradients), len(block.left), -1)
         if f"{name}.bias" in self._slices:
             rows = torch.cat([rows, self._own(f"{name}.bias", gradients)[:, :, None]], 2)
-        return torch.einsum("n,nrc->rc", weights, block.rotated(rows).double().square())
+        return torch.einsum("n,nrc->rc", weights, block.rotated(rows).square())
 
     def _single_factors(self, name: str, gradients: SampleGradients) -> tuple[Tensor, Tensor] | None:
         """The layer's gradients as one outer product each, (n, n_outputs) and (n, n_inputs), if they are that.
@@ -127,7 +130,7 @@ class EKFACInfluence(OutputGradients):
         Those of a weight are for a linear layer that sees one row for each sample; with a bias, whose gradient is then
         the left factor, a one stands behind the right one.
         """
-        product = gradients.outer.get(f"{NETWORK}.{name}.weight")
+        product = gradients.outer.get(f"{name}.weight")
         if product is None or product.one_hot or product.right.shape[1] != 1:
             return None
         left, right = product.left[:, 0], product.right[:, 0]
@@ -138,7 +141,7 @@ class EKFACInfluence(OutputGradients):
 
     def _own(self, parameter: str, gradients: SampleGradients) -> Tensor:
         """The gradients in one parameter, (n, its size)."""
-        product = gradients.outer.get(f"{NETWORK}.{parameter}")
+        product = gradients.outer.get(parameter)
         if product is not None:
             return product.matrices().flatten(1)
         start = 0
@@ -146,30 +149,30 @@ class EKFACInfluence(OutputGradients):
             size = place.stop - place.start
             if name == parameter:
                 return gradients.dense[:, start : start + size]
-            start += 0 if f"{NETWORK}.{name}" in gradients.outer else size
+            start += 0 if name in gradients.outer else size
         raise KeyError(parameter)
 
     def _gradients_at_all_labels(self) -> Iterator[tuple[SampleGradients, Tensor]]:
         """Gradients of log p_c at training points, with p_c in float64, (n,), for every class c."""
         size = self._pass_size
         for inputs, labels in self._training_batches():
-            for part in torch.split(inputs, size):
+            for part in split(inputs, size):
                 with torch.no_grad():
                     probabilities = self.extractor(part)[1].double().softmax(1)
                 for label in range(self.n_classes_):
-                    target = labels.new_full((len(part),), label)
+                    target = labels.new_full((n_rows(part),), label)
                     yield self._gradients(part, target), probabilities[:, label]
 
     def _eigenbases(self) -> dict[str, _Block]:
         """The eigenvectors of the mean products of inputs and of output gradients, for each layer."""
         names = self._counted_layers()
-        logits = Logits(self.model, self.get_name(), self.extractor.doubles_single)
+        logits = Logits(self.extractor.call, self.extractor.doubles_single)
         factors: dict[str, list[Any]] = {name: [0.0, 0.0] for name in names}
         chosen = select_parameters(self.model, names, self.get_name())
         with evaluating(self.model), differentiable(self.model, chosen):
             for inputs, _ in self._training_batches():
                 with self._recorded(names) as calls:
-                    outputs = logits(inputs.clone())
+                    outputs = logits(inputs)
                 log_probabilities = outputs.double().log_softmax(1)
                 weights = log_probabilities.detach().exp().sqrt()
                 used = self._used_calls(calls, log_probabilities)
@@ -184,8 +187,8 @@ class EKFACInfluence(OutputGradients):
                         factors[name][1] = factors[name][1] + rows.mT @ rows
         return {
             name: _Block(
-                torch.linalg.eigh(outgoing)[1].to(self._layout.dense.dtype),
-                torch.linalg.eigh(incoming)[1].to(self._layout.dense.dtype),
+                torch.linalg.eigh(outgoing)[1],
+                torch.linalg.eigh(incoming)[1],
             )
             for name, (incoming, outgoing) in factors.items()
         }
@@ -249,7 +252,7 @@ class EKFACInfluence(OutputGradients):
         return min(super().block_size, self._pass_size)
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         solved = torch.cat([self._solved(part) for part in self._flat_parts(inputs, target)])
         return torch.cat([solved @ self._flat(train).mT for train in self._training_gradients()], 1)
 
@@ -268,7 +271,7 @@ class EKFACInfluence(OutputGradients):
 
 @dataclass
 class _Block:
-    """A layer's curvature in its eigenvectors.
+    """A layer's curvature in its eigenvectors, in float64.
 
     Args:
         left: U_S, (n_outputs, n_outputs).
@@ -280,14 +283,19 @@ class _Block:
     right: Tensor
     inverse: Tensor | None = None
 
+    @property
+    def bases(self) -> tuple[Tensor, Tensor]:
+        """The eigenvectors of both sides."""
+        return self.left, self.right
+
     def rotated(self, matrices: Tensor) -> Tensor:
         """U_Sᵀ G U_A for each matrix G."""
-        return self.left.mT @ matrices @ self.right
+        return self.left.mT @ matrices.double() @ self.right
 
     def solved(self, matrices: Tensor) -> Tensor:
         """The inverse of the damped curvature times each matrix."""
         assert self.inverse is not None  # set by the fit
-        return self.left @ (self.rotated(matrices) * self.inverse) @ self.right.mT
+        return (self.left @ (self.rotated(matrices) * self.inverse) @ self.right.mT).to(matrices)
 
 
 def _check_layer(name: str, module: nn.Module, owner: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.validation import check_option
 
@@ -54,7 +55,7 @@ class FeatureSimilarity(DataAttribution):
     def _fit(self) -> None:
         self.features_ = self._training_features().features
 
-    def _vectors(self, inputs: Tensor) -> Tensor:
+    def _vectors(self, inputs: Batch) -> Tensor:
         """What is compared of a block of test points, (n_block, size); differentiable."""
         return self.extract(inputs)[0]
 
@@ -67,11 +68,11 @@ class FeatureSimilarity(DataAttribution):
         return self.features_[indices]
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:  # noqa: ARG002
         test = self._vectors(inputs)
         return torch.cat([_all_pairs(self.similarity, test, train) for train in self._training_vectors()], 1)
 
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:  # noqa: ARG002
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:  # noqa: ARG002
         test = self._vectors(inputs)
         train = self._vectors_at(train_indices.flatten()).view(*train_indices.shape, -1)
         return _pairs(self.similarity, test[:, None], train)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Unpack
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.batches import Batch, mapped
 from dualview_plugin.data import TrainData
 
 
@@ -44,7 +45,7 @@ class GradCos(GradientSimilarity):
         super().__init__(model, final_fc_layer, train_dataset, layers=layers, memory_budget=memory_budget, **common)
 
     @torch.no_grad()
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         test = self._gradients_of(inputs, target).normalised()
         return torch.cat([test.inner(train.normalised()) for train in self._training_gradients()], 1)
 
@@ -53,13 +54,25 @@ class GradCos(GradientSimilarity):
         norms = torch.cat([train.norms() for train in self._training_gradients()])
         return (norms > 0).to(self._layout.dense.dtype)
 
-    def _linearised(self, sample: Tensor, label: Tensor, directions: Tensor) -> Tensor:
-        """Cosines (k,) with the unit vectors d, and their slope: that of ⟨g, (d − cos · g/‖g‖) / ‖g‖⟩ at fixed d."""
-        gradient = self._gradients.flat(sample.detach()[None], label[None])[0]
+    def _linearised(self, sample: Batch, label: Tensor, directions: Tensor) -> Tensor:
+        cosines, tangents = self._tangents(sample, label, directions)
+        slope = super()._linearised(sample, label, tangents)
+        return cosines + slope - slope.detach()
+
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
+
+        def along_tangent(inputs: Batch) -> Tensor:
+            _, tangent = self._tangents(inputs, target[0], direction)
+            return self._gradients.directional_derivatives(inputs, target[0], tangent).sum()
+
+        return along_tangent
+
+    def _tangents(self, sample: Batch, label: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """⟨d, u⟩ of directions d (k, n_parameters) with u = g / ‖g‖, and its gradients in g, (d − ⟨d, u⟩ u) / ‖g‖."""
+        gradient = self._gradients.flat(mapped(Tensor.detach, sample), label[None])[0]
         norm = torch.linalg.vector_norm(gradient, dtype=torch.float64).to(gradient)
-        unit = gradient / norm if norm > 0 else gradient
-        cosines = directions @ unit
         if not norm > 0:
-            return cosines + 0 * sample.sum()  # no slope either, for want of a direction
-        tangent = super()._linearised(sample, label, (directions - cosines[:, None] * unit) / norm)
-        return cosines + tangent - tangent.detach()
+            return directions.new_zeros(len(directions)), torch.zeros_like(directions)
+        cosines = directions @ (gradient / norm)
+        return cosines, (directions - cosines[:, None] * gradient / norm) / norm

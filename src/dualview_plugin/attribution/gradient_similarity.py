@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import ClassVar, Unpack
 
 import torch
@@ -18,7 +18,7 @@ from dualview_plugin.network import layer_name
 from dualview_plugin.validation import check_integer
 
 # Training points from which the form of the gradients is learned.
-_FIRST_SAMPLES = 8
+FIRST_SAMPLES = 8
 
 
 class GradientSimilarity(DataAttribution):
@@ -78,7 +78,7 @@ class GradientSimilarity(DataAttribution):
             self.extractor.call, self.layers, owner=self.get_name(), doubles_single=doubles_single
         )
         inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(rows_of(inputs, slice(_FIRST_SAMPLES)), labels[:_FIRST_SAMPLES])
+        self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
 
     @property
     def block_size(self) -> int:
@@ -124,10 +124,10 @@ class GradientSimilarity(DataAttribution):
                     linear = linear + torch.stack(slopes).flatten(1) @ (leaf - leaf.detach()).flatten()
         return linear
 
-    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """The summed attributions of one test point, with their graph: the derivative along the sum of directions."""
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        """The summed attributions of one test point: the derivative along the sum of directions."""
         direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
-        return self._gradients.directional_derivatives(inputs, target[0], direction).sum()
+        return lambda inputs: self._gradients.directional_derivatives(inputs, target[0], direction).sum()
 
     @property
     def _map_size(self) -> int:

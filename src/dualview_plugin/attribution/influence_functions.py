@@ -133,7 +133,7 @@ class InfluenceFunctions(DataAttribution):
 
     def _fit(self) -> None:
         training = self._training_features(n_logits=_CHECKED_ROWS)
-        self._layer = self._last_layer(training.features[:_CHECKED_ROWS], training.logits)
+        self._layer = self._last_layer(training.features[:_CHECKED_ROWS], training.logits[:_CHECKED_ROWS])
         self._probabilities = self._layer.weight.new_empty(len(training.features), self.n_classes_)
         parts = torch.split(self._probabilities, self.batch_size)
         for rows, part in zip(torch.split(training.features, self.batch_size), parts, strict=True):
@@ -168,6 +168,7 @@ class InfluenceFunctions(DataAttribution):
 
     @torch.no_grad()
     def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
+        # The forward pass takes parts of at most ``batch_size``.
         parts = zip(split(inputs, self.batch_size), split(target, self.batch_size), strict=True)
         solved = self._inverse.solve(torch.cat([self._loss_gradients(*part) for part in parts]))
         return self._products(solved)

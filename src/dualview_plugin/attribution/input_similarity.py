@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from dualview_plugin.attribution.feature_similarity import FeatureSimilarity
+from dualview_plugin.batches import Batch, leaves, shapes
 from dualview_plugin.errors import InvalidTypeError
 
 
 class InputSimilarity(FeatureSimilarity):
-    """τ_i(x) = s(x, x_i), of the flattened inputs as the network gets them; neither network nor labels have a say.
+    """τ_i(x) = s(x, x_i), of the inputs as the network gets them, flattened; neither network nor labels have a say.
 
     Args:
         model, final_fc_layer, train_dataset, similarity, **common: see :class:`FeatureSimilarity`.
@@ -29,11 +31,12 @@ class InputSimilarity(FeatureSimilarity):
         self._training_labels()
         self._vectors(self._probe_now().inputs)
 
-    def _vectors(self, inputs: Tensor) -> Tensor:
-        if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
-            got = str(inputs.dtype) if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise InvalidTypeError("train_dataset", self.get_name(), "of floating tensors, to be compared", got)
-        return inputs.flatten(1)
+    def _vectors(self, inputs: Batch) -> Tensor:
+        parts = leaves(inputs)
+        if not all(part.is_floating_point() for part in parts):
+            constraint = "of floating tensors, to be compared"
+            raise InvalidTypeError("train_dataset", self.get_name(), constraint, shapes(inputs))
+        return torch.cat([part.flatten(1) for part in parts], 1)
 
     def _training_vectors(self) -> Iterator[Tensor]:
         for inputs, _ in self._training_batches():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.attribution.gradient_similarity import FIRST_SAMPLES, GradientSimilarity
+from dualview_plugin.batches import Batch, rows_of, split
 from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import NETWORK, LogProbabilities, PerSampleGradients, SampleGradients
+from dualview_plugin.gradients import LogProbabilities, PerSampleGradients, SampleGradients
+from dualview_plugin.network import Caller
 from dualview_plugin.storage import Column
 
 
@@ -24,7 +25,7 @@ class OutputGradients(GradientSimilarity):
         A subclass names the output as ``_output``, and the modules whose parameters count by ``_counted_layers``.
     """
 
-    _output: ClassVar[Callable[[nn.Module], nn.Module]] = LogProbabilities
+    _output: ClassVar[type[Caller]] = LogProbabilities
 
     def _check_probe(self, features: Tensor, logits: Tensor) -> None:
         """Log-probabilities need a second class."""
@@ -37,21 +38,21 @@ class OutputGradients(GradientSimilarity):
         return self.layers
 
     def _start(self) -> None:
-        names = self._counted_layers()
+        call = self.extractor.call
         self._gradients = PerSampleGradients(
-            type(self)._output(self.model),
-            None if names is None else [f"{NETWORK}.{name}" for name in names],
+            self._output(call.model, call.owner, call.forward, call.output),
+            self._counted_layers(),
             owner=self.get_name(),
             doubles_single=self.extractor.doubles_single,
         )
         inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(inputs[:8], labels[:8])
+        self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
 
     def _stored(
         self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
     ) -> dict[str, Tensor] | None:
         """As in the base, apart from what belongs to logits."""
-        return super()._stored(f"{kind} of {type(self)._output.__name__}", parameters, columns, work)
+        return super()._stored(f"{kind} of {self._output.__name__}", parameters, columns, work)
 
     @property
     def _pass_size(self) -> int:
@@ -64,8 +65,8 @@ class OutputGradients(GradientSimilarity):
         outer = {name: product.matrices() for name, product in gradients.outer.items()}
         return self._gradients.flatten(gradients.dense, outer)
 
-    def _flat_parts(self, inputs: Tensor, target: Tensor) -> Iterator[Tensor]:
+    def _flat_parts(self, inputs: Batch, target: Tensor) -> Iterator[Tensor]:
         """The gradients of a block of test points as whole vectors, pass by pass."""
         size = self._pass_size
-        for part in zip(torch.split(inputs, size), torch.split(target, size), strict=True):
+        for part in zip(split(inputs, size), split(target, size), strict=True):
             yield self._flat(self._gradients(*part))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch, concatenated, leaves, mapped, samples
 from dualview_plugin.data import TrainData
-from dualview_plugin.network import cut_at, fingerprint, only_point
+from dualview_plugin.network import differentiable_at, fingerprint, only_point
 from dualview_plugin.validation import check_integer
 
 
@@ -66,7 +66,7 @@ class RandomAttribution(DataAttribution):
         """Random values of the shape of a map; noise has no gradient."""
         del train_indices
         if at is not None:
-            with torch.no_grad(), cut_at(self.model, at, self.get_name()) as points:
+            with torch.no_grad(), differentiable_at(self.model, at, self.get_name()) as points:
                 self.extract(inputs)
             shape = only_point(points, at, self.get_name()).shape[1:-1]
             rows = zip(samples(inputs), target, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
-from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.attribution.gradient_similarity import GradientSimilarity, _layer_names
 from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.validation import check_integer, check_positive
@@ -90,26 +91,24 @@ class TracIn(DataAttribution):
             constraint = f"one for each of the {count} checkpoints"
             raise InvalidValueError("learning_rates", owner, constraint, f"{len(self.learning_rates)}")
         self.n_components = None if n_components is None else check_integer(n_components, "n_components", owner)
-        self.seed, self.memory_budget = check_integer(seed, "seed", owner, minimum=0), memory_budget
-        self.layers = self._part(self.model, layers).layers  # checks both
+        self.seed = check_integer(seed, "seed", owner, minimum=0)
+        self.memory_budget = check_integer(memory_budget, "memory_budget", owner)
+        self.layers = _layer_names(self.model, layers, owner)
         self._parts: list[GradientSimilarity] = []
 
-    def _part(self, network: nn.Module, layers: Collection[nn.Module | str] | None) -> GradientSimilarity:
+    def _part(self, network: nn.Module) -> GradientSimilarity:
         """The similarity at one checkpoint, which the network has loaded."""
-        common: CommonOptions = {
-            "batch_size": self.batch_size,
-            "cache_dir": self.cache_dir,
-            "show_progress": self.show_progress,
-        }
+        common: Any = {name: self._arguments[name] for name in CommonOptions.__annotations__ if name in self._arguments}
+        common |= {"cache_dir": self.cache_dir, "show_progress": self.show_progress}
         arguments = network, self.extractor.layer_name, self.train_dataset
         if self.n_components is None:
             return _LossSimilarity(
-                *arguments, normalize_train=False, layers=layers, memory_budget=self.memory_budget, **common
+                *arguments, normalize_train=False, layers=self.layers, memory_budget=self.memory_budget, **common
             )
         return _ProjectedLossSimilarity(
             *arguments,
             normalize_train=False,
-            layers=layers,
+            layers=self.layers,
             memory_budget=self.memory_budget,
             n_components=self.n_components,
             seed=self.seed,
@@ -127,7 +126,7 @@ class TracIn(DataAttribution):
 
     def _fit(self) -> None:
         self._training_labels()
-        self._parts = [self._part(network, self.layers).fit() for network in self._networks()]
+        self._parts = [self._part(network).fit() for network in self._networks()]
 
     def _networks(self) -> list[nn.Module]:
         """The network itself, or a copy of it for each checkpoint."""
@@ -172,11 +171,22 @@ class TracIn(DataAttribution):
         self.ensure_fitted()
         return min(part.block_size for part in self._parts)
 
-    def _attribute_block(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         return self._summed(lambda part: part._attribute_block(inputs, target))
 
-    def _pair_attribution(self, inputs: Tensor, target: Tensor, train_indices: Tensor) -> Tensor:
+    def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         return self._summed(lambda part: part._pair_attribution(inputs, target, train_indices))
+
+    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        evidence: dict[int, Callable[[Batch], Tensor]] = {}
+        for part in self._parts:
+            with part.visit():
+                evidence[id(part)] = part._evidence(target, train_indices)
+        return lambda inputs: self._summed(lambda part: evidence[id(part)](inputs))
+
+    @property
+    def _map_size(self) -> int:
+        return 1  # as for gradient similarity
 
     def _self_influence(self) -> Tensor:
         return self._summed(lambda part: part._self_influence())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import ClassVar, Unpack
 
 import torch
@@ -14,6 +14,7 @@ from dualview_plugin.attribution.projected_gradient_similarity import ProjectedG
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import Margins, margins
+from dualview_plugin.network import Caller
 from dualview_plugin.validation import check_positive
 
 
@@ -39,7 +40,7 @@ class TRAK(OutputGradients, ProjectedGradientSimilarity):
     Cost: that of :class:`ProjectedGradientSimilarity`, and n_train · n_components² + n_components³.
     """
 
-    _output: ClassVar[Callable[[nn.Module], nn.Module]] = Margins
+    _output: ClassVar[type[Caller]] = Margins
     _own: Tensor
 
     def __init__(

@@ -64,6 +64,13 @@ METHODS: dict[str, MethodEntry] = {
     "projected-similarity": MethodEntry(
         "ProjectedGradientSimilarity", "The same after a projection; fast once it is fitted.", {"n_components": 128}
     ),
+    "gradient-cosine": MethodEntry("GradCos", "Gradient similarity without the gradients' sizes."),
+    "tracin": MethodEntry("TracIn", "Gradients of the loss; from Python it takes the checkpoints of a training."),
+    "trak": MethodEntry("TRAK", "Projected gradients, decorrelated.", {"n_components": 128, "damping": 0.01}),
+    "arnoldi": MethodEntry("ArnoldiInfluence", "Influence functions on all layers, by the Hessian's top eigenvalues."),
+    "ekfac": MethodEntry("EKFACInfluence", "Influence functions on all linear and convolutional layers, by EK-FAC."),
+    "feature-similarity": MethodEntry("FeatureSimilarity", "A baseline: penultimate features that look alike."),
+    "input-similarity": MethodEntry("InputSimilarity", "A baseline: inputs that look alike; knows no network."),
     "random": MethodEntry("RandomAttribution", "The level of chance; put it beside every other method."),
 }
 

@@ -16,7 +16,7 @@ from dualview_plugin.errors import DualViewError
 from dualview_plugin.version import __version__
 
 Function = Callable[..., Any]
-WORLDS = ("clean", "poisoned", "grouped", "marked")
+MODIFICATIONS = ("none", "poisoned", "grouped", "marked")
 
 
 def _refusals(function: Function) -> Function:
@@ -37,9 +37,10 @@ def _task_options(function: Function) -> Function:
     decorators = (
         click.argument("task"),
         click.option(
-            "--world",
-            type=click.Choice(WORLDS),
-            default="clean",
+            "--modify",
+            "modification",
+            type=click.Choice(MODIFICATIONS),
+            default="none",
             show_default=True,
             help="A change to a ready task's training data before the network is trained: three labels in ten wrong "
             "(poisoned), classes merged in pairs (grouped), or a mark on three twos in ten (marked).",
@@ -74,7 +75,7 @@ def main() -> None:
       dualview demo                          a network, a report to look at, in a minute
       dualview explain digits -i 3 -i 7 -o two.html
       dualview evaluate digits --method dualview --method random --metric identical-class
-      dualview evaluate digits --world poisoned --metric label-poisoning
+      dualview evaluate digits --modify poisoned --metric label-poisoning
       dualview report my_project:task -o report.html
 
     Exit codes: 0 done, 1 refused with a reason, 2 wrong usage.
@@ -168,6 +169,65 @@ def report(method: str, others: tuple[str, ...], points: int, k: int, out: Path,
 
     path = page(load(**task), method, others, points, k, out, show_progress=not task["quiet"])
     click.echo(f"written: {path}")
+
+
+@main.group()
+def store() -> None:
+    """Build, show and verify stores of features, which later fits read in place of the training set."""
+
+
+_FOLDER = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+
+
+@store.command("build")
+@_FOLDER
+@_task_options
+@click.option("--dtype", type=click.Choice(("float32", "float16", "bfloat16")), help="Default: the network's own.")
+@click.option("--shard-size", type=click.IntRange(1), help="Training points in a shard. Default: 1,024 or more.")
+@click.option("--verify", is_flag=True, help="Read all samples, and compare them with those that were stored.")
+def build_store(folder: Path, dtype: str | None, shard_size: int | None, verify: bool, **task: Any) -> None:
+    """Store the features of TASK's training set in FOLDER.
+
+    The same command goes on where it was interrupted. Pass FOLDER as cache_dir of a method to use the store.
+    """
+    from dualview_plugin.cli.stores import build
+    from dualview_plugin.cli.work import load
+    from dualview_plugin.storage import Storage
+
+    storage = Storage(folder, dtype=dtype, shard_size=shard_size, verify="full" if verify else "probe")
+    made = build(load(**task), storage, show_progress=not task["quiet"])
+    click.echo(f"{made.folder}: {made.n_computed} of {made.n_shards} shards computed now")
+
+
+@store.command("show")
+@_FOLDER
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_refusals
+def show_stores(folder: Path, as_json: bool) -> None:
+    """List the stores in FOLDER, with their finished shards and sizes."""
+    from dualview_plugin.cli.stores import stores_in
+
+    rows = [found.summary for found in stores_in(folder)]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo("  ".join(f"{name}: {value}" for name, value in row.items()))
+
+
+@store.command("verify")
+@_FOLDER
+@_refusals
+def verify_stores(folder: Path) -> None:
+    """Read every file in FOLDER's stores and compare its checksum; exit code 1 if one is damaged."""
+    from dualview_plugin.cli.stores import damages, stores_in
+
+    found = [damage for one in stores_in(folder) for damage in damages(one)]
+    for damage in found:
+        click.echo(damage)
+    if found:
+        raise click.ClickException("damaged files count as missing: build the store again")
+    click.echo("all finished shards are whole")
 
 
 @main.command()

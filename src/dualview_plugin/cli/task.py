@@ -112,7 +112,7 @@ def own_task(name: str) -> Task:
 
 def ready_task(
     name: str,
-    world: str = "clean",
+    modification: str = "none",
     *,
     epochs: int | None = None,
     data: Path | None = None,
@@ -120,31 +120,31 @@ def ready_task(
     device: str = "cpu",
     show_progress: bool = True,
 ) -> Task:
-    """Digits, MNIST or CIFAR-10 with a small network that is trained now, in one of the worlds.
+    """Digits, MNIST or CIFAR-10 with a small network that is trained now, after a modification of its data.
 
     Raises:
-        InvalidValueError: no data set in the folder, or no test point is left in the marked world.
+        InvalidValueError: no data set in the folder, or the mark changes no decision.
     """
     images, test, class_names = _digits() if name == "digits" else _torchvision(name, data, download)
     x_test, y_test = test.tensors
     n_classes, (n_channels, size) = 10, x_test.shape[1:3]
     truth: dict[str, Any] = {}
     training: Any = images
-    if world == "poisoned":
+    if modification == "poisoned":
         training = PoisonedLabels(images, _FRACTION, n_classes)
         truth["poisoned_indices"] = training.poisoned_indices
-    elif world == "grouped":
+    elif modification == "grouped":
         training = GroupedClasses(images, groups=[[2 * i, 2 * i + 1] for i in range(5)])
         truth |= {"train_subclasses": training.subclasses, "test_subclasses": y_test}
         n_classes, y_test = 5, y_test // 2
         class_names = [f"{class_names[2 * i]} or {class_names[2 * i + 1]}" for i in range(5)]
-    elif world == "marked":
+    elif modification == "marked":
         training = MarkedImages(images, _MARKED_CLASS, _FRACTION)
         truth["marked_indices"] = training.marked_indices
     torch.manual_seed(0)
     network = small_cnn(n_classes, size, n_channels=n_channels).to(device)
     model = train(network, training, epochs or (12 if name == "digits" else 3), show_progress=show_progress)
-    if world == "marked":
+    if modification == "marked":
         x_test, kept = training.mismatched(model, x_test, y_test)
         if len(kept) == 0:
             constraint = "high enough for the network to learn the mark"

@@ -29,7 +29,7 @@ _OWNER = "dualview"
 
 def load(
     task: str,
-    world: str,
+    modification: str,
     epochs: int | None,
     data: Path | None,
     download: bool,
@@ -45,11 +45,11 @@ def load(
         raise InvalidValueError("--device", _OWNER, "a device of this machine", device) from error
     if task in _READY:
         options: dict[str, Any] = {"epochs": epochs, "data": data, "download": download, "device": device}
-        loaded = ready_task(task, world, **options, show_progress=not quiet)
+        loaded = ready_task(task, modification, **options, show_progress=not quiet)
     else:
-        if world != "clean":
-            constraint = "clean for a task of your own; put its truth into the mapping, such as poisoned_indices"
-            raise InvalidValueError("--world", _OWNER, constraint, world)
+        if modification != "none":
+            constraint = "none for a task of your own; put its truth into the mapping, such as poisoned_indices"
+            raise InvalidValueError("--modify", _OWNER, constraint, modification)
         loaded = own_task(task)
         loaded.model.to(device)
     if c is not None:
@@ -80,7 +80,7 @@ def evaluation(task: Task, methods: Sequence[str], metrics: Sequence[str], show_
         metrics = [name for name in METRICS if name != "model-randomization" and not _missing(task, name)]
     for name in metrics:
         if missing := _missing(task, name):
-            constraint = f"a task with {', '.join(METRICS[name].needs)}; see --world and `dualview metrics`"
+            constraint = f"a task with {', '.join(METRICS[name].needs)}; see --modify and `dualview metrics`"
             raise InvalidValueError("TASK", f"metric {name}", constraint, f"none of {missing}")
     classes, inputs = explained(task).numpy(), task.x_test.cpu().numpy()
     scores = []

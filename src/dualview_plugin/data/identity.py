@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from dualview_plugin.batches import Batch, leaves, structure
@@ -143,18 +143,20 @@ def _of_array(value: Any) -> Iterator[bytes | None]:
 
 
 def _of_samples(samples: Any) -> Iterator[bytes | None]:
-    """A list of (input, label): its content, if every input is a tensor or an array."""
-    digest = SamplesDigest()
+    """A list of samples: their content, if they are made of tensors, arrays and integers."""
+    digest = hashlib.blake2b(digest_size=16)
     for sample in samples:
-        if not (isinstance(sample, (list, tuple)) and len(sample) == 2):
-            yield None
-            return
-        inputs, label = sample
-        if not isinstance(inputs, (Tensor, np.ndarray)) or not isinstance(label, (int, np.integer, Tensor)):
-            yield None
-            return
-        digest.update(torch.as_tensor(inputs)[None], torch.as_tensor(label).reshape(1))
-    yield digest.hexdigest().encode()
+        digest.update(structure(sample).encode())
+        for part in pytree.tree_leaves(dict(sample) if isinstance(sample, Mapping) else sample):
+            if not isinstance(part, (Tensor, np.ndarray, int, np.integer)):
+                yield None
+                return
+            for mark in _of_array(part if isinstance(part, (Tensor, np.ndarray)) else np.asarray(part)):
+                if mark is None:
+                    yield None
+                    return
+                digest.update(mark)
+    yield digest.digest()
 
 
 def _of_list(values: Any) -> Iterator[bytes | None]:

@@ -68,8 +68,12 @@ def class_labels(labels: Any, output: int | None, owner: str, parameter: str) ->
         raise InvalidTypeError(parameter, owner, constraint, f"labels of type {type(labels).__name__}")
     got = f"labels {labels.dtype} of shape {tuple(labels.shape)}"
     if output is not None:
-        if labels.ndim == 2 and labels.shape[1] > (output if labels.shape[1] > 1 else 0):
-            labels = labels[:, output if labels.shape[1] > 1 else 0]
+        if labels.ndim == 2:
+            column = output if labels.shape[1] > 1 else 0
+            if column >= labels.shape[1]:
+                constraint = f"in 0 … {labels.shape[1] - 1}, the outputs that the dataset labels"
+                raise InvalidValueError("output", owner, constraint, output)
+            labels = labels[:, column]
         if labels.ndim != 1 or not bool(((labels == 0) | (labels == 1)).all()):
             constraint = "a dataset whose labels of an output are 0 or 1, since output=… takes it by itself"
             raise InvalidValueError(parameter, owner, constraint, got)

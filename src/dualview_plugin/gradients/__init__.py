@@ -2,14 +2,13 @@
 
 from dualview_plugin.gradients.factored_projection import FactoredProjection
 from dualview_plugin.gradients.logits import Logits
-from dualview_plugin.gradients.model_outputs import NETWORK, LogProbabilities, Margins, margins
+from dualview_plugin.gradients.model_outputs import LogProbabilities, Margins, log_probabilities, margins
 from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters
 from dualview_plugin.gradients.per_sample import PerSampleGradients
 from dualview_plugin.gradients.projection import GaussianProjection
 from dualview_plugin.gradients.sample_gradients import SampleGradients
 
 __all__ = [
-    "NETWORK",
     "FactoredProjection",
     "GaussianProjection",
     "LogProbabilities",
@@ -18,6 +17,7 @@ __all__ = [
     "PerSampleGradients",
     "SampleGradients",
     "differentiable",
+    "log_probabilities",
     "margins",
     "select_parameters",
 ]

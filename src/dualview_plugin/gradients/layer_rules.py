@@ -156,7 +156,8 @@ def _channels(_: Any, __: Tensor, delta: Tensor) -> Tensor:
 
 
 def _batch_norm_weight(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:
-    normalised = functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
+    mean, variance = module.running_mean.to(inputs), module.running_var.to(inputs)
+    normalised = functional.batch_norm(inputs, mean, variance, eps=module.eps)
     return _channels(module, inputs, delta * normalised)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dualview_plugin.batches import Batch, concatenated, mapped, rows_of
 from dualview_plugin.errors import InvalidValueError
@@ -143,7 +144,12 @@ class PerSampleGradients:
             directions: v (n_directions, n_parameters), as in ``flat``.
         """
         parameters = list(self._parameters.values())
-        with evaluating(self._model), differentiable(self._model, self._parameters):
+        # The fast kernels of attention have no second derivative.
+        with (
+            evaluating(self._model),
+            differentiable(self._model, self._parameters),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             gradients = sample_gradients(self._logits, parameters, sample, label.clone(), create_graph=True)
             return directions @ torch.cat([at_least_float32(gradient).flatten() for gradient in gradients])
 

@@ -19,10 +19,12 @@ from quantus.metrics.base import Metric
 from torch import nn
 from tqdm.auto import tqdm
 
+from dualview_plugin.batches import n_rows, rows_of
+from dualview_plugin.data import as_batch
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
 from dualview_plugin.metrics.arguments import check_attributions
 from dualview_plugin.metrics.sources import AttributionCallable, AttributionSource, source_of
-from dualview_plugin.metrics.sources.arrays import Array, to_array
+from dualview_plugin.metrics.sources.arrays import Array, TestArrays, to_array
 from dualview_plugin.validation import check_integer, check_option
 
 ExplainedClass = Literal["y_batch", "decision"]
@@ -71,7 +73,7 @@ class AttributionRows:
     attributions: Array
     y: NDArray[np.int64]
     test_indices: slice
-    inputs: Array
+    inputs: TestArrays
 
 
 class DataAttributionMetric(Metric[list[float]]):
@@ -142,7 +144,7 @@ class DataAttributionMetric(Metric[list[float]]):
     def __call__(
         self,
         model: Any,
-        x_batch: Array,
+        x_batch: Any,
         y_batch: Array,
         a_batch: Array | None = None,
         s_batch: Array | None = None,
@@ -159,7 +161,7 @@ class DataAttributionMetric(Metric[list[float]]):
 
         Args:
             model: the network, or Quantus' wrapper of it; None: the network that the method was made for.
-            x_batch: test inputs, (n_test, …).
+            x_batch: test inputs, (n_test, …); also a structured array, or tuples and dictionaries of arrays or tensors.
             y_batch: classes, (n_test,): see ``explained_class``.
             a_batch: attributions (n_test, n_train), dense or sparse; anything else is ignored.
             channel_first: False if the inputs' channels are last: they are moved first.
@@ -183,8 +185,8 @@ class DataAttributionMetric(Metric[list[float]]):
         del s_batch, model_predict_kwargs, softmax
         warn.deprecation_warnings(kwargs)
         warn.check_kwargs(kwargs)  # type: ignore[no-untyped-call]
-        inputs = utils.make_channel_first(to_array(x_batch), channel_first is not False)
-        y = self._checked_y(y_batch, len(inputs))
+        inputs = self._checked_x(x_batch, channel_first)
+        y = self._checked_y(y_batch, n_rows(inputs))
         arguments = dict(explain_func_kwargs or {})
         if device is not None:
             arguments.setdefault("device", device)
@@ -202,32 +204,33 @@ class DataAttributionMetric(Metric[list[float]]):
 
     # ------------------------------------------------------------------ the flow of rows
 
-    def _scores(self, inputs: Array, y: NDArray[np.int64], source: AttributionSource | None) -> list[float]:
+    def _scores(self, inputs: TestArrays, y: NDArray[np.int64], source: AttributionSource | None) -> list[float]:
         """The metric's scores, or NaN and a warning where it does not apply."""
-        if len(inputs) == 0:
+        n_test = n_rows(inputs)
+        if n_test == 0:
             return self._not_applicable(1, "there are no test points")
         if source is None:
             reason = f"{self.method_name} gives no attributions to training points (a_batch, explain_func)"
-            return self._not_applicable(self._n_scores(len(inputs)), reason)
+            return self._not_applicable(self._n_scores(n_test), reason)
         if source.n_train is not None:  # else the first block tells
-            self._check_sizes(len(inputs), source.n_train)
+            self._check_sizes(n_test, source.n_train)
         return self._score(self._rows(inputs, y, source), source)
 
-    def _rows(self, inputs: Array, y: NDArray[np.int64], source: AttributionSource) -> Iterator[AttributionRows]:
+    def _rows(self, inputs: TestArrays, y: NDArray[np.int64], source: AttributionSource) -> Iterator[AttributionRows]:
         """The attributions in consecutive blocks: checked, normalised and made absolute as asked."""
-        start = 0
+        start, n_test = 0, n_rows(inputs)
         target = y if self.explained_class == "y_batch" else None
-        with tqdm(total=len(inputs), desc=self.name, disable=not self.display_progressbar) as progress:
+        with tqdm(total=n_test, desc=self.name, disable=not self.display_progressbar) as progress:
             for block in source.blocks(inputs, target):
                 self._check_block(block)
                 if start == 0:
-                    self._check_sizes(len(inputs), block.shape[1])
+                    self._check_sizes(n_test, block.shape[1])
                 rows = slice(start, start + len(block))
-                yield AttributionRows(self._preprocessed(block), y[rows], rows, inputs[rows])
+                yield AttributionRows(self._preprocessed(block), y[rows], rows, rows_of(inputs, rows))
                 start = rows.stop
                 progress.update(len(block))
-        if start != len(inputs):
-            raise self._error("attributions", f"one row for each of the {len(inputs)} test points", f"{start} rows")
+        if start != n_test:
+            raise self._error("attributions", f"one row for each of the {n_test} test points", f"{start} rows")
 
     def _check_block(self, block: Array) -> None:
         """Refuse what is no block of finite attributions to the training points."""
@@ -263,6 +266,13 @@ class DataAttributionMetric(Metric[list[float]]):
             constraint = "a torch.nn.Module, Quantus' wrapper of one, or None"
             raise InvalidTypeError("model", self._owner, constraint, type(network).__name__)
         return network
+
+    def _checked_x(self, x_batch: Any, channel_first: bool | None) -> TestArrays:
+        """``x_batch`` as an array with its channels first, or as a batch of several tensors."""
+        if isinstance(x_batch, (tuple, Mapping)):
+            return as_batch(x_batch, self._owner, "x_batch")
+        array: Array = utils.make_channel_first(to_array(x_batch), channel_first is not False)
+        return array
 
     def _checked_y(self, y_batch: Any, n_test: int) -> NDArray[np.int64]:
         """``y_batch`` as integers, one for each test point."""

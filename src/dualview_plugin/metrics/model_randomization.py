@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from quantus.helpers.enums import ScoreDirection
 from torch import nn
 
+from dualview_plugin.batches import n_rows
 from dualview_plugin.metrics.base import AttributionRows, DataAttributionMetric, MetricOptions
 from dualview_plugin.metrics.randomised_networks import layers_from_the_top, randomised_networks
 from dualview_plugin.metrics.rank_correlation import correlation_of_ranks
 from dualview_plugin.metrics.sources import AttributionSource
-from dualview_plugin.metrics.sources.arrays import Array, decisions, to_array
+from dualview_plugin.metrics.sources.arrays import Array, TestArrays
 from dualview_plugin.validation import check_integer, check_option
 
 Variant = Literal["full", "cumulative"]
@@ -75,9 +76,9 @@ class ModelRandomization(DataAttributionMetric):
     def _check_sizes(self, _n_test: int, _n_train: int) -> None:
         """Any sizes fit."""
 
-    def _scores(self, inputs: Array, y: NDArray[np.int64], source: AttributionSource | None) -> list[float]:
-        if source is not None and source.network is None and len(inputs):
-            return self._not_applicable(len(inputs), f"{self.method_name} explains no other network")
+    def _scores(self, inputs: TestArrays, y: NDArray[np.int64], source: AttributionSource | None) -> list[float]:
+        if source is not None and source.network is None and n_rows(inputs):
+            return self._not_applicable(n_rows(inputs), f"{self.method_name} explains no other network")
         return super()._scores(inputs, y, source)
 
     def _score(self, rows: Iterator[AttributionRows], source: AttributionSource) -> list[float]:
@@ -86,7 +87,7 @@ class ModelRandomization(DataAttributionMetric):
         others = self._randomised(source, network)
         found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in others}
         for part in rows:
-            target = part.y if self.explained_class == "y_batch" else self._decided(network, part.inputs)
+            target = part.y if self.explained_class == "y_batch" else source.decisions(part.inputs, self._owner)
             for name, other in others.items():
                 attributions = self._attributions(other, part.inputs, target)
                 found[name].append(correlation_of_ranks(part.attributions, attributions))
@@ -103,15 +104,11 @@ class ModelRandomization(DataAttributionMetric):
             steps = {layers[-1]: steps[layers[-1]]}
         return {name: source.for_network(model) for name, model in steps.items()}
 
-    def _attributions(self, source: AttributionSource, inputs: Array, target: Array) -> Array:
+    def _attributions(self, source: AttributionSource, inputs: TestArrays, target: Array) -> Array:
         """The attributions of a few test points, checked and preprocessed."""
         block = np.concatenate(list(source.blocks(inputs, target)))
         self._check_block(block)
         return self._preprocessed(block)
-
-    def _decided(self, network: nn.Module, inputs: Array) -> Array:
-        """The decisions of the network that is explained, (n_block,)."""
-        return to_array(decisions(network, inputs, self._owner))
 
     def _keep(self, correlations: dict[str, NDArray[np.float64]]) -> None:
         """Store the correlations under the method's name, and forget the oldest beyond the limit."""

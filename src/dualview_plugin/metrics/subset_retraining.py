@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
-from dualview_plugin.data import TrainingData
+from dualview_plugin.batches import Batch, leaves, n_rows, rows_of
+from dualview_plugin.data import TrainingData, as_batch
 from dualview_plugin.errors import CacheWarning, InvalidTypeError, InvalidValueError
 from dualview_plugin.metrics.arguments import check_class_labels, check_length
 from dualview_plugin.metrics.sources.arrays import Array, logits_of, row_slices
@@ -57,7 +58,7 @@ class TestPoints:
         decisions: what the explained network takes them for, (n_test,).
     """
 
-    inputs: Array | Tensor
+    inputs: Batch
     labels: NDArray[np.int64]
     decisions: NDArray[np.int64]
 
@@ -67,7 +68,7 @@ class TestPoints:
 def retrain_on_subsets(
     train: Train,
     train_dataset: Dataset[Any],
-    x_test: Array | Tensor,
+    x_test: Any,
     labels: ArrayLike,
     decisions: ArrayLike,
     *,
@@ -159,16 +160,16 @@ def _nan_for_infinite(values: Tensor) -> NDArray[np.float64]:
     return torch.where(values.isfinite(), values, torch.nan).numpy()
 
 
-def _checked_points(x_test: Array | Tensor, labels: ArrayLike, decisions: ArrayLike) -> TestPoints:
+def _checked_points(x_test: Any, labels: ArrayLike, decisions: ArrayLike) -> TestPoints:
     """The test points, if there is a label and a decision for each."""
-    checked = []
+    inputs, checked = as_batch(x_test, _OWNER, "x_test"), []
     for values, name in ((labels, "labels"), (decisions, "decisions")):
         classes = check_class_labels(values, name, _OWNER)
-        check_length(classes, len(x_test), name, _OWNER)
+        check_length(classes, n_rows(inputs), name, _OWNER)
         if classes.min() < 0:
             raise InvalidValueError(name, _OWNER, "classes from 0", int(classes.min()))
         checked.append(classes)
-    return TestPoints(x_test, *checked)
+    return TestPoints(inputs, *checked)
 
 
 def trained_on(train: Train, dataset: Any, chosen: NDArray[np.int64], seed: int, owner: str) -> nn.Module:
@@ -186,7 +187,7 @@ def _outputs(model: nn.Module, points: TestPoints) -> NDArray[np.float64]:
     n_classes = int(max(points.labels.max(), points.decisions.max())) + 1
     parts = []
     for rows in row_slices(len(points.labels), 256):
-        logits = logits_of(model, points.inputs[rows], _OWNER)
+        logits = logits_of(model, rows_of(points.inputs, rows), _OWNER)
         if logits.ndim != 2 or logits.shape[1] < max(n_classes, 2):
             constraint = f"a function that returns a network with outputs (n, n_classes), n_classes ≥ {n_classes}"
             raise InvalidValueError("train", _OWNER, constraint, f"shape {tuple(logits.shape)}")
@@ -205,7 +206,7 @@ def _manifest(
         "n_chosen": n_chosen,
         "seed": seed,
         "train_labels": fingerprint(train_labels),
-        "test_points": fingerprint(*map(torch.as_tensor, (points.inputs, points.labels, points.decisions))),
+        "test_points": fingerprint(*leaves(points.inputs), *map(torch.as_tensor, (points.labels, points.decisions))),
         "settings": dict(settings or {}),
     }
     try:

@@ -1,6 +1,6 @@
 """The user's network as a guest: what leaves it untouched, where it lives, and which one it is."""
 
-from dualview_plugin.network.activations import cut_at, only_point
+from dualview_plugin.network.activations import differentiable_at, only_point
 from dualview_plugin.network.caller import Caller, Forward, checked_function
 from dualview_plugin.network.guest import (
     evaluating,
@@ -33,9 +33,9 @@ __all__ = [
     "byte_view",
     "checked_function",
     "checked_model",
-    "cut_at",
     "dataset_generators",
     "decisions",
+    "differentiable_at",
     "evaluating",
     "fingerprint",
     "guest",

@@ -12,22 +12,22 @@ from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 
 
 @contextmanager
-def cut_at(model: nn.Module, layer: str, owner: str) -> Iterator[list[Tensor]]:
-    """A list of the layer's outputs in the block, each cut from what came before it and differentiable.
+def differentiable_at(model: nn.Module, layer: str, owner: str) -> Iterator[list[Tensor]]:
+    """A list of the layer's outputs in the block, each a point in the graph by which autograd can differentiate.
 
     Raises:
         InvalidTypeError: an output is no floating tensor.
     """
     points: list[Tensor] = []
 
-    def cut(_: nn.Module, __: Any, output: Any) -> Tensor:
+    def catch(_: nn.Module, __: Any, output: Any) -> Tensor:
         if not (isinstance(output, Tensor) and output.is_floating_point()):
             got = str(output.dtype) if isinstance(output, Tensor) else type(output).__name__
             raise InvalidTypeError("at", owner, "a layer whose output is a floating tensor", f"{layer!r} with {got}")
-        points.append(output.detach().clone().requires_grad_())
+        points.append(output if output.requires_grad else output.detach().requires_grad_())
         return points[-1].clone()  # which what follows may overwrite
 
-    handle = model.get_submodule(layer).register_forward_hook(cut)
+    handle = model.get_submodule(layer).register_forward_hook(catch)
     try:
         yield points
     finally:

@@ -11,8 +11,10 @@ from scipy.sparse import csr_array
 from dualview_plugin.solver.compiled import compiled_exactly
 from dualview_plugin.solver.problem import CrammerSingerProblem
 
-# A block of rows has this many features and scores.
-_NUMBERS_PER_BLOCK = 2_000_000
+# The features and scores of a block of rows together have this many numbers, so that a core's cache holds them.
+_NUMBERS_PER_BLOCK = 200_000
+# A block has at least this many rows, so that the products of matrices stay fast with many classes.
+_MIN_ROWS = 256
 # Multiplying by 2²⁷ + 1 splits a float64 into halves of 26 bits, whose products are exact.
 _SPLITTER = 134217729.0
 
@@ -93,7 +95,7 @@ def weight_of(problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: 
     """αᵀΦ (n_classes, n_features), by compensated sums in blocks of support rows."""
     total = np.zeros((problem.n_classes, problem.n_features))
     lost = np.zeros_like(total)
-    rows = max(1, _NUMBERS_PER_BLOCK // problem.n_features)
+    rows = max(_MIN_ROWS, _NUMBERS_PER_BLOCK // problem.n_features)
     for start in range(0, len(support), rows):
         block = problem.features[support[start : start + rows]].astype(np.float64, copy=False)
         part = alpha[start : start + rows]
@@ -103,7 +105,7 @@ def weight_of(problem: CrammerSingerProblem, support: NDArray[np.int64], alpha: 
 
 def total_loss(problem: CrammerSingerProblem, weight: NDArray[np.float64]) -> float:
     """Σ_i max_c (1 − [c = y_i] + ⟨w_c − w_{y_i}, φ_i⟩), in float64."""
-    loss, rows = 0.0, max(1, _NUMBERS_PER_BLOCK // (problem.n_features + problem.n_classes))
+    loss, rows = 0.0, max(_MIN_ROWS, _NUMBERS_PER_BLOCK // (problem.n_features + problem.n_classes))
     for start in range(0, problem.n_train, rows):
         scores = problem.features[start : start + rows].astype(np.float64, copy=False) @ weight.T
         position, labels = np.arange(len(scores)), problem.labels[start : start + rows]

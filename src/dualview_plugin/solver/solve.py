@@ -87,9 +87,10 @@ def solve_crammer_singer(
     Differs: the model has no intercept (as in the source); with ``fit_intercept`` the intercept is regularised.
 
     Cost: time O(n_train · n_features · n_classes) per screen, and O(n_features) per active class and step between
-    screens; memory: the features, a float32 copy of them if they are float64, and O(active classes) beside it; with
-    Newton's method a square system of at most 5,000 dimensions, and the features of the free points; with the interior
-    point one of n_classes · n_features dimensions, and the features of the points that compete in float64.
+    screens. Memory: the features, a float32 copy of them if they are float64, and O(active classes) beside it. The
+    features of the points that compete are copied too, if that takes at most 256 MB. Newton's method adds a square
+    system of at most 5,000 dimensions, and the features of the free points. The interior point adds a system of
+    n_classes · n_features dimensions, and the features of the points that compete in float64.
 
     Example:
         >>> import numpy as np

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from dualview_plugin.data import as_batch
 from dualview_plugin.network import Caller, Placement, guest
 
 Array = NDArray[Any]
+TestArrays: TypeAlias = "Array | Batch"
 
 
 def to_array(values: Any) -> Array:
@@ -43,7 +44,7 @@ def row_slices(n_rows: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
-def on_device_of(model: nn.Module, inputs: Array | Batch, owner: str) -> Batch:
+def on_device_of(model: nn.Module, inputs: TestArrays, owner: str) -> Batch:
     """The inputs as a batch where the network is, floating ones in its type.
 
     Raises:
@@ -53,13 +54,13 @@ def on_device_of(model: nn.Module, inputs: Array | Batch, owner: str) -> Batch:
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, inputs: Array | Batch, owner: str) -> Tensor:
+def logits_of(model: nn.Module, inputs: TestArrays, owner: str) -> Tensor:
     """The network's logits in eval mode, (n_batch, n_classes), where the network is."""
     with guest(model):
         batch = mapped(torch.clone, on_device_of(model, inputs, owner))  # the network may write to its input
         return Caller(model, owner)(batch)
 
 
-def decisions(model: nn.Module, inputs: Array | Batch, owner: str) -> Tensor:
+def decisions(model: nn.Module, inputs: TestArrays, owner: str) -> Tensor:
     """The network's decisions in eval mode, (n_batch,), where the network is."""
     return logits_of(model, inputs, owner).argmax(dim=1)

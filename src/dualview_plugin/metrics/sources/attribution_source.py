@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from dualview_plugin.metrics.sources.arrays import Array
+from dualview_plugin.metrics.sources.arrays import Array, TestArrays, decisions, to_array
 
 
 class AttributionSource(ABC):
     """Rows of the attribution matrix, a block at a time."""
 
     @abstractmethod
-    def blocks(self, inputs: Array, target: Array | None) -> Iterator[Array]:
+    def blocks(self, inputs: TestArrays, target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train).
 
         Args:
@@ -35,6 +35,11 @@ class AttributionSource(ABC):
     def for_network(self, model: nn.Module) -> AttributionSource:
         """The same method on another network; only of a source that has a :attr:`network`."""
         raise NotImplementedError(f"{type(self).__name__} explains no other network than {type(model).__name__}")
+
+    def decisions(self, inputs: TestArrays, owner: str) -> Array:
+        """The decisions of the network that is explained, (n_test,); only of a source that has a :attr:`network`."""
+        assert self.network is not None  # asked for by the caller
+        return to_array(decisions(self.network, inputs, owner))
 
     def train_labels(self) -> Array | None:
         """Labels of the training points, (n_train,), if the source knows them; asked for after the first block."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from dualview_plugin.batches import n_rows, rows_of
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.metrics.sources.arrays import Array, decisions, row_slices, to_array
+from dualview_plugin.metrics.sources.arrays import Array, TestArrays, decisions, row_slices, to_array
 from dualview_plugin.metrics.sources.attribution_source import AttributionSource
 from dualview_plugin.metrics.sources.data_attribution import AttributionFunction
 
@@ -40,11 +41,11 @@ class FunctionSource(AttributionSource):
         """The function, called with another network."""
         return FunctionSource(self._function, model, self._arguments, self._batch_size, self._owner)
 
-    def blocks(self, inputs: Array, target: Array | None) -> Iterator[Array]:
+    def blocks(self, inputs: TestArrays, target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train)."""
-        for rows in row_slices(len(inputs), self._batch_size):
-            classes = self._decisions(inputs[rows]) if target is None else target[rows]
-            block = self._function(model=self._model, inputs=inputs[rows], targets=classes, **self._arguments)
+        for rows in row_slices(n_rows(inputs), self._batch_size):
+            classes = self._decisions(rows_of(inputs, rows)) if target is None else target[rows]
+            block = self._function(model=self._model, inputs=rows_of(inputs, rows), targets=classes, **self._arguments)
             yield to_array(block)
 
     def _decisions(self, inputs: Array) -> Array:

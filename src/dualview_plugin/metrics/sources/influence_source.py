@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dualview_plugin.batches import Batch, leaves
+from dualview_plugin.batches import Batch, leaves, n_rows, rows_of
 from dualview_plugin.data import n_samples_in_order
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.metrics.sources.arrays import (
     Array,
+    TestArrays,
     decisions,
     logits_of,
     on_device_of,
@@ -54,11 +55,11 @@ class InfluenceSource(AttributionSource):
         """The number of training points behind the object's loader, if it has one."""
         return self._n_train
 
-    def blocks(self, inputs: Array, target: Array | None) -> Iterator[Array]:
+    def blocks(self, inputs: TestArrays, target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train)."""
-        check_same_network(self._model, self._other, inputs[: self._batch_size], self._owner)
-        for rows in row_slices(len(inputs), self._batch_size):
-            block = self._block(inputs[rows], None if target is None else torch.as_tensor(target[rows]))
+        check_same_network(self._model, self._other, rows_of(inputs, slice(self._batch_size)), self._owner)
+        for rows in row_slices(n_rows(inputs), self._batch_size):
+            block = self._block(rows_of(inputs, rows), None if target is None else torch.as_tensor(target[rows]))
             self._check_count(block.shape[-1])
             yield block
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dualview_plugin.metrics.sources.arrays import Array, row_slices, to_array
+from dualview_plugin.batches import n_rows
+from dualview_plugin.metrics.sources.arrays import Array, TestArrays, row_slices, to_array
 from dualview_plugin.metrics.sources.attribution_source import AttributionSource
 
 
@@ -25,8 +26,8 @@ class MatrixSource(AttributionSource):
         """The number of columns."""
         return int(self._attributions.shape[1])
 
-    def blocks(self, inputs: Array, _target: Array | None) -> Iterator[Array]:
+    def blocks(self, inputs: TestArrays, _target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of the matrix's rows."""
-        for rows in row_slices(len(inputs), self._batch_size):
+        for rows in row_slices(n_rows(inputs), self._batch_size):
             block: Any = self._attributions[rows]
             yield to_array(block.toarray() if hasattr(block, "toarray") else block)

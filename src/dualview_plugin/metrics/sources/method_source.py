@@ -9,7 +9,7 @@ from functools import cached_property
 from torch import nn
 
 from dualview_plugin.attribution import DataAttribution
-from dualview_plugin.metrics.sources.arrays import Array, to_array
+from dualview_plugin.metrics.sources.arrays import Array, TestArrays, to_array
 from dualview_plugin.metrics.sources.attribution_source import AttributionSource
 
 
@@ -42,9 +42,14 @@ class MethodSource(AttributionSource):
         """The method on another network; the given object keeps the fit that it has."""
         return MethodSource(copy.copy(self._method), model)
 
-    def blocks(self, inputs: Array, target: Array | None) -> Iterator[Array]:
+    def blocks(self, inputs: TestArrays, target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train), of the method's own block size."""
         return map(to_array, self._method.attribute_blocks(inputs, target))
+
+    def decisions(self, inputs: TestArrays, owner: str) -> Array:
+        """The network's decisions, (n_test,), as the method calls it."""
+        del owner
+        return to_array(self._method.decisions(inputs))
 
     def train_labels(self) -> Array:
         """The labels that the method was fitted with, (n_train,)."""

@@ -9,9 +9,10 @@ import torch
 from captum.influence import SimilarityInfluence
 from torch import Tensor, nn
 
+from dualview_plugin.batches import n_rows, rows_of
 from dualview_plugin.data import kept_generator, n_samples_in_order
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.metrics.sources.arrays import Array, logits_of, row_slices, to_array
+from dualview_plugin.metrics.sources.arrays import Array, TestArrays, logits_of, row_slices, to_array
 from dualview_plugin.metrics.sources.attribution_source import AttributionSource
 from dualview_plugin.metrics.sources.influence_source import check_same_network
 from dualview_plugin.network import guest
@@ -50,12 +51,12 @@ class SimilaritySource(AttributionSource):
         """The number of samples in the object's source data."""
         return self._n_train
 
-    def blocks(self, inputs: Array, _target: Array | None) -> Iterator[Array]:
+    def blocks(self, inputs: TestArrays, _target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train)."""
-        check_same_network(self._influence.module, self._other, inputs[: self._batch_size], self._owner)
+        check_same_network(self._influence.module, self._other, rows_of(inputs, slice(self._batch_size)), self._owner)
         train = self._train_activations()
-        for rows in row_slices(len(inputs), self._batch_size):
-            test = self._activations(inputs[rows])
+        for rows in row_slices(n_rows(inputs), self._batch_size):
+            test = self._activations(rows_of(inputs, rows))
             similarities = [self._influence.similarity_metric(test, part) for part in train]
             yield to_array(self._sign * torch.cat(similarities, dim=1))
 

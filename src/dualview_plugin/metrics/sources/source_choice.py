@@ -8,8 +8,9 @@ from typing import Any
 from captum.influence import DataInfluence, SimilarityInfluence
 
 from dualview_plugin.attribution import DataAttribution
+from dualview_plugin.batches import n_rows
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.metrics.sources.arrays import Array, to_matrix
+from dualview_plugin.metrics.sources.arrays import TestArrays, to_matrix
 from dualview_plugin.metrics.sources.attribution_source import AttributionSource
 from dualview_plugin.metrics.sources.data_attribution import AttributionCallable
 from dualview_plugin.metrics.sources.function_source import FunctionSource
@@ -20,7 +21,7 @@ from dualview_plugin.metrics.sources.similarity_source import SimilaritySource
 
 
 def source_of(
-    inputs: Array,
+    inputs: TestArrays,
     a_batch: Any,
     explain_func: Any,
     model: Any,
@@ -42,12 +43,13 @@ def source_of(
     return _source_behind(explain_func, model, arguments, batch_size, owner)
 
 
-def _is_matrix(attributions: Any, inputs: Array, explain_func: Any, owner: str) -> bool:
+def _is_matrix(attributions: Any, inputs: TestArrays, explain_func: Any, owner: str) -> bool:
     """Whether these are attributions to training points."""
-    if attributions.ndim == 0 or attributions.shape[0] != len(inputs):
-        constraint = f"attributions of the {len(inputs)} points of x_batch"
+    n_test = n_rows(inputs)
+    if attributions.ndim == 0 or attributions.shape[0] != n_test:
+        constraint = f"attributions of the {n_test} points of x_batch"
         raise InvalidValueError("a_batch", owner, constraint, f"shape {attributions.shape}")
-    return attributions.ndim == 2 and (explain_func is None or attributions.shape != inputs.shape)
+    return attributions.ndim == 2 and (explain_func is None or attributions.shape != getattr(inputs, "shape", None))
 
 
 def _source_behind(

@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 from dualview_plugin.solver.dual.simplex_state import SimplexState
 from dualview_plugin.solver.problem import CrammerSingerProblem
 
+# Up to this number of bytes the features of the competing points are copied, so that they lie side by side in memory.
+_LARGEST_COPY = 2**28
+
 
 class WorkingSet:
-    """Copies of some points, on which the inner solvers work, and W.
+    """Some points, on which the inner solvers work, and W. Lists and β are copies, and features too unless all are in.
 
     ``weight`` is the array of the outer loop: an inner solver that changes β changes it too.
     """
@@ -30,6 +33,25 @@ class WorkingSet:
     ) -> WorkingSet:
         """All points with more than one active class."""
         return cls(problem, state, weight, state.competing)
+
+    @classmethod
+    def for_screens(
+        cls,
+        problem: CrammerSingerProblem,
+        state: SimplexState,
+        weight: NDArray[np.float64],
+        *,
+        largest_copy: int = _LARGEST_COPY,
+    ) -> WorkingSet:
+        """The competing points; all points where copies of the competing ones' features would exceed ``largest_copy``.
+
+        The features of all points are used in place, so that a memory map stays on disk. Descent skips a point with one
+        active class before it reads its features.
+        """
+        rows = state.competing
+        if len(rows) * problem.n_features * problem.features.itemsize > largest_copy:
+            rows = np.arange(problem.n_train)
+        return cls(problem, state, weight, rows)
 
     def refresh(self, state: SimplexState) -> bool:
         """Copies the lists of its points again; False if other points have more than one active class now."""

@@ -174,10 +174,10 @@ class ActiveSetSolver:
         )
 
     def _working_set(self) -> WorkingSet:
-        """The competing points. While they are the same from screen to screen, so are the copies of their features."""
+        """The working set. While the same points compete, copies of their features are kept from screen to screen."""
         if self.working is None or not self.working.refresh(self.state):
             self.working = None  # frees the old copies before the new ones are made
-            self.working = WorkingSet.of_competing(self.problem, self.state, self.weight)
+            self.working = WorkingSet.for_screens(self.problem, self.state, self.weight)
         return self.working
 
     def _descend(self, working: WorkingSet, result: ScreenResult, n_iter: int) -> None:

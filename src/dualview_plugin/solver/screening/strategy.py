@@ -16,7 +16,7 @@ STALLED_GAP_RATIO = 0.3
 # Newton's method is tried before descent has stalled if the relative gap is below this value.
 NEARLY_SOLVED = 1e-3
 # It is tried early only if at most this many multipliers are free: such a system costs less than the passes it saves.
-SMALL_FACE = 600
+SMALL_FACE = 2_000
 # It is tried early only above this scaled C: for softer margins a few passes of descent are enough.
 MIN_SCALED_C_NEWTON = 0.05
 # Descent will stall later, even if its first round goes well, with more free multipliers than this per entry of W …
