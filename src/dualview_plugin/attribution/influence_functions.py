@@ -83,12 +83,9 @@ class InfluenceFunctions(DataAttribution):
 
     Cost: with m = n_classes · n_features weights: ``"exact"`` n_train · m²/2 + m³/3 for the fit, m² a test point;
     ``"cg"`` 2 · n_train · m for each iteration and test point; ``"lissa"`` 512 · m for each step and test point. Each
-<<<<<<< HEAD
     adds n_train · m a test point for the products with the training gradients. Memory: 8 · n_train · n_classes bytes
     beside the features, and 16 · m² for ``"exact"``. A block of test points takes at most 1 GiB, or 56 · m bytes
     where one point needs more.
-=======
-    adds n_train · m a test point for the products with the training gradients.
 
     Example:
         >>> import torch
@@ -99,7 +96,6 @@ class InfluenceFunctions(DataAttribution):
         >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
         >>> attributions.shape, bool(attributions[0, 0] > 0)
         (torch.Size([1, 12]), True)
->>>>>>> wt-d22
     """
 
     _inverse: InverseCurvature
