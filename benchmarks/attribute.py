@@ -63,7 +63,7 @@ def plain_product(kernel: ClassKernel, alpha: Tensor, features: Tensor, target: 
 
 
 def dualxda_of(kernel: ClassKernel, alpha: Tensor) -> Any:
-    """Dualxda's object with these coefficients in place of a fit, around a network that gives its input."""
+    """An object of dualxda with these coefficients in place of a fit, around a network that gives its input."""
     from dualxda import DualDA
 
     method = DualDA.__new__(DualDA)

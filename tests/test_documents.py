@@ -119,3 +119,16 @@ def test_the_table_of_scores_is_that_of_the_results() -> None:
     for method, *cells in rows:
         for metric, cell in zip(metrics, cells, strict=True):
             assert float(cell) == pytest.approx(measured[metric, method], abs=0.00051)
+
+
+def test_the_reference_has_every_public_name() -> None:
+    import dualview_plugin
+
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    missing = [
+        name
+        for room, names in dualview_plugin._PUBLIC.items()
+        for name in names
+        if room != "errors" and f":: dualview_plugin.{room}.{name}\n" not in text
+    ]
+    assert not missing

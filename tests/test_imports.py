@@ -36,7 +36,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": set(),
     "bridges": {*_DOORS, "attribution"},
     "cli": {*_DOORS, "storage", "attribution", "metrics", "modifications", "plots", "report", "demo", "version"},
-    "__init__": {"attribution", "lrp", "metrics", "modifications", "plots", "solver", "errors", "report", "version"},
+    "__init__": {
+        *("attribution", "data", "engines", "errors", "lrp", "metrics", "modifications", "plots", "report", "solver"),
+        *("storage", "version"),
+    },
 }
 ONLY_IN = {
     "quantus": {"metrics"},
@@ -47,6 +50,7 @@ ONLY_IN = {
     "jinja2": {"report"},
     "quanda": {"bridges"},
     "dattri": {"bridges"},
+    "ray": {"engines"},
 }
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.attribution import RepresenterPoints as RepresenterPoints
     from dualview_plugin.attribution import TracIn as TracIn
     from dualview_plugin.attribution import dualda as dualda
+    from dualview_plugin.data import CountedStream as CountedStream
+    from dualview_plugin.engines import RayEngine as RayEngine
     from dualview_plugin.errors import CacheWarning as CacheWarning
     from dualview_plugin.errors import ConservationWarning as ConservationWarning
     from dualview_plugin.errors import ConvergenceWarning as ConvergenceWarning
@@ -42,6 +44,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.errors import RandomNetworkWarning as RandomNetworkWarning
     from dualview_plugin.errors import SparseAttributionWarning as SparseAttributionWarning
     from dualview_plugin.errors import StaleFitError as StaleFitError
+    from dualview_plugin.lrp import FunctionRules as FunctionRules
     from dualview_plugin.lrp import PairwiseRelevance as PairwiseRelevance
     from dualview_plugin.lrp import RelevantPairs as RelevantPairs
     from dualview_plugin.lrp import SurrogateRelevance as SurrogateRelevance
@@ -98,6 +101,8 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.solver import SolverProgress as SolverProgress
     from dualview_plugin.solver import solve_crammer_singer as solve_crammer_singer
     from dualview_plugin.solver import solve_path as solve_path
+    from dualview_plugin.storage import Storage as Storage
+    from dualview_plugin.storage import StoreReport as StoreReport
 
 _PUBLIC: dict[str, tuple[str, ...]] = {
     "attribution": (
@@ -118,6 +123,8 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "TracIn",
         "dualda",
     ),
+    "data": ("CountedStream",),
+    "engines": ("RayEngine",),
     "errors": (
         "CacheWarning",
         "ConservationWarning",
@@ -135,6 +142,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "StaleFitError",
     ),
     "lrp": (
+        "FunctionRules",
         "PairwiseRelevance",
         "RelevantPairs",
         "SurrogateRelevance",
@@ -202,6 +210,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "solve_crammer_singer",
         "solve_path",
     ),
+    "storage": ("Storage", "StoreReport"),
 }
 _ROOM_OF = {name: room for room, names in _PUBLIC.items() for name in names}
 _RENAMED = {"ClassGrouping": "GroupedClasses", "ClassMarking": "MarkedImages"}

@@ -27,7 +27,7 @@ class InvalidTypeError(_ParameterError, TypeError):
 
 
 class DivergenceError(DualViewError, RuntimeError):
-    """An iteration left the region where its result means anything; no result is returned."""
+    """An iteration diverged; no result is returned."""
 
 
 class StaleFitError(DualViewError, RuntimeError):
@@ -43,7 +43,7 @@ class ConvergenceWarning(UserWarning):
 
 
 class ConservationWarning(UserWarning):
-    """Relevance will not be conserved on its way through a network; the result is returned, off by a factor."""
+    """Relevance is not conserved in a network; the result is returned, and can be off by a factor."""
 
 
 class RandomDataWarning(UserWarning):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-N_TRAIN, N_TEST, N_CLASSES, LENGTH, WORDS = 13, 4, 3, 6, 17
+N_TRAIN, N_TEST, N_CLASSES, LENGTH, WORDS = 13, 4, 3, 6, 97
 LABELS = torch.arange(N_TRAIN) % N_CLASSES
 
 

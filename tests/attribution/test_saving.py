@@ -35,9 +35,14 @@ def test_a_saved_method_gives_the_same(name: str, tmp_path: Path) -> None:
         assert loaded._fitted
         assert torch.equal(loaded.attribute(world.x_test), expected)
     assert torch.equal(loaded.self_influence(), own)
-    assert torch.equal(loaded.influence(world.x_test, k=3).indices, method.influence(world.x_test, k=3).indices)
+    assert torch.equal(loaded.strongest(world.x_test, 3).indices, method.strongest(world.x_test, 3).indices)
     loaded.save(tmp_path / "again.zip")
-    assert (tmp_path / "again.zip").read_bytes()[-10:] == path.read_bytes()[-10:]
+    assert torch.equal(
+        type(method)
+        .load(tmp_path / "again.zip", world.model, world.train, show_progress=False)
+        .attribute(world.x_test),
+        expected,
+    )
 
 
 @pytest.mark.parametrize("name", sorted(NOT_SAVED))

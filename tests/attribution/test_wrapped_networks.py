@@ -6,6 +6,7 @@ import copy
 from collections import UserDict
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,10 @@ from dualview_plugin import (
     InfluenceFunctions,
     InvalidTypeError,
     InvalidValueError,
+    PairwiseRelevance,
     RepresenterPoints,
+    StaleFitError,
+    SurrogateRelevance,
 )
 from tests.attribution.network_kinds import (
     LABELS,
@@ -269,3 +273,45 @@ def test_a_squeezed_activation_behind_the_head_has_pooled_features_and_no_linear
     for linear in ("InfluenceFunctions", "RepresenterPoints"):
         with pytest.raises(InvalidValueError, match=r"final_fc_layer of .* must be the linear layer whose outputs"):
             made(linear, model, "1", TensorDataset(train, LABELS)).fit()
+
+
+@pytest.mark.parametrize("relevance", [PairwiseRelevance, SurrogateRelevance])
+def test_relevance_of_several_inputs_is_refused(relevance: Any) -> None:
+    two = TwoInputs()
+    method = made("DualView", two, "fc", TensorDataset(images(N_TRAIN), torch.randn(N_TRAIN, 3), LABELS))
+    explained = relevance(method, "epsilon_plus")
+    with pytest.raises(InvalidTypeError, match=r"inputs of .*Relevance must be one tensor: relevance is not"):
+        explained.attribute((images(2), torch.randn(2, 3)))
+
+
+def test_padding_without_a_mask_is_refused() -> None:
+    class Unmasked(Transformer):
+        def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            return super().hidden(input_ids, torch.ones_like(attention_mask))
+
+    torch.manual_seed(4)
+    data = Dictionaries([{"input_ids": ids, "labels": 0} for ids in sentences(N_TRAIN)])
+    method = made("DualView", Unmasked(), "score", DataLoader(data, batch_size=5, collate_fn=padded))
+    with pytest.raises(InvalidValueError, match=r"model of .* treats each sample by itself; .* padding without a mask"):
+        method.fit()
+
+
+def test_dictionaries_are_cached_and_changes_noticed(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    samples = [{"input_ids": ids, "labels": int(y)} for ids, y in zip(sentences(N_TRAIN), LABELS, strict=True)]
+    model, test = Transformer(), [{"input_ids": ids} for ids in sentences(3)]
+
+    def method(samples: list[Any]) -> DataAttribution:
+        loader = DataLoader(Dictionaries(samples), batch_size=5, collate_fn=padded)
+        return made("DualView", model, "score", loader, cache_dir=tmp_path)
+
+    first = method(samples)
+    expected = first.attribute(test)
+    (entry,) = tmp_path.iterdir()
+    assert torch.equal(method(samples).attribute(test), expected)
+    assert list(tmp_path.iterdir()) == [entry]
+    samples[3]["labels"] = (samples[3]["labels"] + 1) % 3
+    with pytest.raises(StaleFitError, match="train_dataset of DualView must be as it was at the fit, got other labels"):
+        first.attribute(test)
+    assert not torch.equal(method(samples).attribute(test), expected)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -9,13 +9,17 @@ from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlus, 
 from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.lrp import named_composite, propose_canonizers
+from dualview_plugin.lrp import FunctionRules, named_composite, propose_canonizers
 from dualview_plugin.lrp.canonizers import MergeBatchNorms
 
 
 def small_vgg_bn():
     """torchvision's VGG without the time that its initialisation takes."""
     return vgg11_bn(init_weights=False)
+
+
+class LlamaRMSNorm(nn.Module):
+    """A norm that is no layer of torch; libraries call theirs so."""
 
 
 @pytest.mark.parametrize(
@@ -25,10 +29,23 @@ def small_vgg_bn():
         (resnet50, [MergeBatchNorms, ResNetBottleneckCanonizer]),
         (small_vgg_bn, [MergeBatchNorms]),
         (lambda: nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU()), [MergeBatchNorms]),
-        (lambda: nn.Sequential(nn.Conv2d(3, 5, 2), nn.GroupNorm(1, 5)), []),
+        (lambda: nn.Sequential(nn.Conv2d(3, 5, 2), nn.GroupNorm(1, 5)), [FunctionRules]),
+        (lambda: nn.TransformerEncoderLayer(4, 2), [FunctionRules]),
+        (lambda: nn.Sequential(nn.Linear(3, 5), LlamaRMSNorm()), [FunctionRules]),
+        (lambda: resnet18(norm_layer=lambda n: nn.GroupNorm(8, n)), [ResNetBasicBlockCanonizer, FunctionRules]),
         (lambda: nn.Linear(3, 5), []),
     ],
-    ids=["resnet18", "resnet50", "vgg11_bn", "norm behind linear", "no batch norm", "linear"],
+    ids=[
+        "resnet18",
+        "resnet50",
+        "vgg11_bn",
+        "norm behind linear",
+        "group norm",
+        "transformer",
+        "rms norm by name",
+        "group norm resnet",
+        "linear",
+    ],
 )
 def test_proposed_canonizers(model, expected):
     assert [type(canonizer) for canonizer in propose_canonizers(model())] == expected
@@ -47,6 +64,12 @@ def test_composites_by_name(name, options, expected):
     composite = named_composite(name, small_vgg_bn(), **options)
     assert type(composite) is expected
     assert [type(canonizer) for canonizer in composite.canonizers] == [MergeBatchNorms]
+
+
+@pytest.mark.parametrize("softmax", ["taylor", "constant"])
+def test_the_softmax_of_the_callers_choice(softmax):
+    (canonizer,) = named_composite("epsilon_plus", nn.TransformerEncoderLayer(4, 2), softmax).canonizers
+    assert canonizer.softmax == softmax
 
 
 def test_canonizers_of_the_callers_choice():

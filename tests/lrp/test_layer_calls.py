@@ -118,6 +118,24 @@ def test_the_replacements_that_the_message_names_work() -> None:
     torch.testing.assert_close(maps(twin.requires_grad_(False)), expected, **CLOSE)
 
 
+def test_a_checkpoint_under_the_rules_of_functions_is_refused() -> None:
+    net = Wired(lambda net, x: F.gelu(checkpoint(net["block"], x, use_reentrant=False)), {"block": Block()})
+    with pytest.raises(InvalidValueError, match=r"without torch.utils.checkpoint where rules for functions act"):
+        maps(net)
+
+
+class Block(nn.Module):
+    """A group norm and a product behind a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = conv(), nn.GroupNorm(2, N_CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.norm(self.conv(x))
+        return hidden * F.gelu(hidden)
+
+
 def taken_and_changed(change: Callable[[Tensor], Tensor], first: Callable[[Tensor], Tensor]) -> Wired:
     """A convolution whose input and output are changed once they are taken."""
 

@@ -17,6 +17,7 @@ from zennit.torchvision import ResNetCanonizer
 
 from dualview_plugin.errors import ConservationWarning
 from dualview_plugin.features import FeatureExtractor
+from dualview_plugin.lrp import named_composite
 from dualview_plugin.lrp.propagation import propagate
 from tests.worlds import N_CLASSES, N_FEATURES, SmallNet, small_world
 
@@ -101,6 +102,15 @@ def test_a_resnet_is_as_before():
         FeatureExtractor(model, "fc"), torch.rand(2, 3, 33, 33), identity, EpsilonPlus(canonizers=[ResNetCanonizer()])
     )
     assert_same(model, before)
+
+
+def test_a_transformer_is_as_before():
+    model = nn.Sequential(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), nn.Flatten(), nn.Linear(18, 3))
+    model[0].norm1.weight.requires_grad_(False)
+    before, needed = snapshot(model), [parameter.requires_grad for parameter in model.parameters()]
+    propagate(FeatureExtractor(model, "2"), torch.rand(2, 3, 6), identity, named_composite("epsilon_plus", model))
+    assert_same(model, before)
+    assert [parameter.requires_grad for parameter in model.parameters()] == needed
 
 
 def test_without_rules_it_is_the_gradient():

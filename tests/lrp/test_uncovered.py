@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
+from zennit.composites import EpsilonPlus
 from zennit.core import Composite
 
 from dualview_plugin.attribution import RepresenterPoints
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
 from dualview_plugin.features import FeatureExtractor
-from dualview_plugin.lrp import PairwiseRelevance
+from dualview_plugin.lrp import FunctionRules, PairwiseRelevance
 from dualview_plugin.lrp.propagation import propagate
 from tests.lrp.wired_nets import CLOSE, N_CHANNELS, Wired, X, conv, maps, norm, plain_rules
 
@@ -32,7 +33,7 @@ NAMED: dict[str, tuple[Wiring, str]] = {
     "attention": (lambda net, x: F.scaled_dot_product_attention(*[net["conv1"](x)] * 3), "multiplies branches"),
     "gelu": (lambda net, x: F.gelu(net["conv1"](x)), "computes Gelu"),
     "group norm": (lambda net, x: net["group"](net["conv1"](x)), "computes NativeGroupNorm .* in 'group'"),
-    "layer norm": (lambda net, x: F.layer_norm(net["conv1"](x), (7,)), "computes NativeLayerNorm"),
+    "layer norm": (lambda net, x: F.layer_norm(net["conv1"](x), (7,)).relu(), "computes NativeLayerNorm"),
     "instance norm": (lambda net, x: net["instance"](net["conv1"](x)), "computes NativeBatchNorm .* in 'instance'"),
     "bare sum": (lambda net, x: net["conv1"](x) + net["conv2"](x), "adds branches in 1 place"),
     "sum of positions": (lambda net, x: net["conv1"](x).sum(dim=2, keepdim=True), "computes Sum"),
@@ -54,6 +55,22 @@ HANDED_ON: dict[str, Wiring] = {
 }
 
 
+# What FunctionRules have rules for; the rest is named under them too.
+FOLLOWED = [
+    "product",
+    "quotient",
+    "square",
+    "matmul",
+    "softmax",
+    "attention",
+    "gelu",
+    "group norm",
+    "layer norm",
+    "bare sum",
+]
+FOLLOWED += ["sum of positions", "normalised inputs", "scaled reflection"]
+
+
 def wired(wiring: Wiring) -> Wired:
     layers = {"group": nn.GroupNorm(2, N_CHANNELS), "instance": nn.InstanceNorm2d(N_CHANNELS)}
     return Wired(wiring, {"conv1": conv(), "conv2": conv(), **layers})
@@ -64,6 +81,16 @@ def wired(wiring: Wiring) -> Wired:
 def test_places_without_a_rule_are_named(wiring: Wiring, message: str) -> None:
     with pytest.warns(ConservationWarning, match=message):
         maps(wired(wiring), plain_rules())
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_rules_of_functions_follow_most_of_them(name: str) -> None:
+    composite = EpsilonPlus(zero_params="bias", canonizers=[FunctionRules()])
+    if name in FOLLOWED:
+        maps(wired(NAMED[name][0]), composite)
+    else:
+        with pytest.warns(ConservationWarning, match=NAMED[name][1]):
+            maps(wired(NAMED[name][0]), composite)
 
 
 @pytest.mark.parametrize("wiring", HANDED_ON.values(), ids=HANDED_ON)
@@ -97,11 +124,13 @@ def test_without_any_rule_it_is_the_gradient_and_nothing_to_warn_of() -> None:
     maps(wired(NAMED["product"][0]), Composite())
 
 
-def test_attention_is_refused_by_name() -> None:
+def test_attention_without_the_rules_of_functions_is_refused_by_name() -> None:
     net = nn.Sequential(nn.Flatten(2), nn.Linear(7, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
     net.extend([nn.Flatten(), nn.Linear(11 * 8, 3)]).double()
-    with pytest.raises(InvalidValueError, match=r"model of propagate must be without attention.* '2.self_attn'"):
-        maps(net, layer="4", x=X[:, 0])
+    with pytest.raises(
+        InvalidValueError, match=r"model of propagate must be without attention.*FunctionRules.* '2.self_attn'"
+    ):
+        maps(net, plain_rules(), layer="4", x=X[:, 0])
 
 
 def test_batch_norms_that_take_statistics_of_the_batch_are_refused() -> None:

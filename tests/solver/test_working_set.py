@@ -64,6 +64,7 @@ def test_it_holds_all_points_and_copies_no_features_where_copies_would_be_large(
     np.testing.assert_array_equal(copied.rows, [1, 4])
     np.testing.assert_array_equal(in_place.rows, np.arange(6))
     assert in_place.features is problem.features
+    assert in_place.state is state
     assert not in_place.refresh(state)
 
 

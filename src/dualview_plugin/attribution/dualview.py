@@ -13,7 +13,6 @@ from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.attribution.margin_choice import chosen_solution
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TrainData, with_arguments
-from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer
 from dualview_plugin.validation import check_fraction, check_integer, check_positive
@@ -27,8 +26,10 @@ class DualView(FeatureKernelAttribution):
     sparse.
 
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. Only features φ(x) are used: the
+            final layer may be of any kind.
         C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit.
+            Its unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
             ``"auto"``: of the decades from 1e-6 to 10, the one whose surrogate decides as the network does on most
             training points, if at most a share of ``max_support`` of them are support points; ``solution_.C`` tells.
         max_support: for ``C="auto"``, in (0, 1].
@@ -37,7 +38,7 @@ class DualView(FeatureKernelAttribution):
         fit_intercept: append a constant feature 1. Each attribution then contains its share α_ic · 1; the shares add up
             to ``surrogate_bias_``, which completeness includes.
         tol: relative duality gap to reach.
-        max_iter: outer iterations of the solver; None: its own default.
+        max_iter: screens of the training set by the solver at most; None: 1,000.
         time_limit: seconds for the solver, after which it returns what it has, feasible and certified; None: no limit.
             Hard margins on classes that do not separate can take minutes.
 
@@ -54,11 +55,13 @@ class DualView(FeatureKernelAttribution):
 
     Source: Yolcu et al. 2024 (arXiv 2402.12118), equations for DV; Crammer and Singer 2001.
 
-    Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA does neither
-    standardise nor go without an intercept (``standardize=False, fit_intercept=True``).
+    Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA
+    does not standardise and fits an intercept: ``standardize=False, fit_intercept=True``.
 
-    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), eight times for
-    ``C="auto"``. attribute: one forward pass and a matrix product, (n_test × n_support × n_features).
+    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), which runs
+    eight times for ``C="auto"``. Memory: the features once, 4 · n_train · n_features bytes in float32, and about as
+    much again in the solver or for the support points' own features. attribute: one forward pass, and for each test
+    point a product with the support points of its class; sparse and ranked results never hold n_train columns.
     """
 
     solution_: CrammerSingerSolution
@@ -86,12 +89,6 @@ class DualView(FeatureKernelAttribution):
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
         self.time_limit = None if time_limit is None else check_positive(time_limit, "time_limit", owner)
         self.standardize, self.fit_intercept = bool(standardize), bool(fit_intercept)
-
-    def _check_probe(self, _features: Tensor, logits: Tensor) -> None:
-        """A machine for several classes."""
-        if logits.shape[1] < 2:
-            constraint = "a network with two outputs or more, one for each class"
-            raise InvalidValueError("model", self.get_name(), constraint, f"{logits.shape[1]} output")
 
     def _fit(self) -> None:
         training = self._training_features(None if self.C == "auto" else 0)

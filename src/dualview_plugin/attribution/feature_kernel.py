@@ -26,8 +26,8 @@ _TEST_POINTS = 4096
 class FeatureKernelAttribution(DataAttribution):
     """τ_i(x, c) = α_ic (⟨φ_i, φ(x)⟩ + offset), with one coefficient α_ic for each support point and class.
 
-    A surrogate classifier stands behind the coefficients, with weights w_c = Σ_i α_ic φ_i, and the attributions of a
-    test point add up to its logit: Σ_i τ_i(x, c) = ⟨w_c, φ(x)⟩ + b_c (completeness).
+    The coefficients define a surrogate classifier with weights w_c = Σ_i α_ic φ_i. The attributions of a test point add
+    up to its logit: Σ_i τ_i(x, c) = ⟨w_c, φ(x)⟩ + b_c (completeness).
 
     Attributes:
         support_indices_: training points with a coefficient that is not zero, (n_support,), ascending.

@@ -30,7 +30,7 @@ class GradientSimilarity(DataAttribution):
 
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The samples of a batch must not
-            interact.
+            interact. Any network that autograd differentiates will do, whatever its final layer.
         normalize_train: divide by the norm of each training gradient; False: the plain inner product.
         layers: modules or their dotted names whose parameters θ count, frozen or not; None: the whole network.
         memory_budget: bytes for the gradients and attributions of a block of test points and a batch of training
@@ -44,6 +44,16 @@ class GradientSimilarity(DataAttribution):
 
     Cost: a forward and a backward pass over the training set for each block of test points, and for each pair of a test
     and a training point, for each layer, n_in + n_out if it is linear and at most its number of weights otherwise.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = GradientSimilarity(network, "0", train, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
+        >>> attributions.shape, bool(attributions[0, 0] > 0)
+        (torch.Size([1, 12]), True)
     """
 
     def __init__(
@@ -93,7 +103,7 @@ class GradientSimilarity(DataAttribution):
         return torch.cat([test.inner(self._normalised(train)) for train in self._training_gradients()], 1)
 
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
-        """Values and slopes of the pairs, without the graphs behind them: a single direction is as large as θ."""
+        """Values and slopes of the pairs, detached: a full graph would keep a vector of the size of θ for each."""
         each = train_indices.shape[1] * self._gradients.n_parameters * self._layout.dense.element_size()
         size = max(1, self.memory_budget // (2 * each))
         rows = []

@@ -46,8 +46,8 @@ class InfluenceFunctions(DataAttribution):
     whatever the network's precision. ``attribute`` rounds the result to it; ``influence(k)`` ranks before it rounds.
 
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
-            its outputs the network's outputs.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear, or
+            a 1 × 1 convolution, and its outputs the network's, or at several positions one of them or their mean.
         solver: how (H + δI)⁻¹ is applied.
             ``"auto"``: ``"exact"`` if its two matrices of (n_classes · n_features)² float64 numbers fit in
             ``memory_budget``, else ``"cg"``.
@@ -86,6 +86,16 @@ class InfluenceFunctions(DataAttribution):
     adds n_train · m a test point for the products with the training gradients. Memory: 8 · n_train · n_classes bytes
     beside the features, and 16 · m² for ``"exact"``. A block of test points takes at most 1 GiB, or 56 · m bytes
     where one point needs more.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = InfluenceFunctions(network, "0", train, damping=0.1, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
+        >>> attributions.shape, bool(attributions[0, 0] > 0)
+        (torch.Size([1, 12]), True)
     """
 
     _inverse: InverseCurvature

@@ -52,6 +52,15 @@ class ProjectedGradientSimilarity(GradientSimilarity):
     n_components for each layer and training point, n_terms being 1 for a linear layer; n_rows · n_columns ·
     n_components where its gradient is held as a matrix. attribute: the same for the test points, and
     n_test · n_train · n_components.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = ProjectedGradientSimilarity(network, "0", train, n_components=64, show_progress=False)
+        >>> method.attribute(torch.eye(4)[:1], target=0).shape
+        torch.Size([1, 12])
     """
 
     projected_gradients_: Tensor

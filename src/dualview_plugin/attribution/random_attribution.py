@@ -1,4 +1,4 @@
-"""The baseline: attributions that know nothing."""
+"""The baseline: random attributions."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ class RandomAttribution(DataAttribution):
     Source: Yolcu et al. 2024 (arXiv 2402.12118), the baseline RAND.
 
     Cost: one pass over the dataset for its labels; (n_train) random numbers for each test point.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = RandomAttribution(network, "0", train, show_progress=False)
+        >>> method.attribute(torch.eye(4)[:1]).shape
+        torch.Size([1, 12])
     """
 
     def __init__(

@@ -27,8 +27,8 @@ class RepresenterPoints(FeatureKernelAttribution):
     point's attributions add up to the retrained logit.
 
     Args:
-        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear and
-            its outputs the network's outputs.
+        model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. The final layer must be linear, or
+            a 1 × 1 convolution, and its outputs the network's, or at several positions one of them or their mean.
         weight_decay: λ, above zero. Larger: weights that are smaller and further from the network's.
         tol: stationarity ‖∇‖ / (2λ‖V‖) to reach, which is the relative error of the reconstruction Σ_i α_i φ(x_i)ᵀ of
             V.
@@ -53,6 +53,17 @@ class RepresenterPoints(FeatureKernelAttribution):
 
     Cost: fit: one forward pass over the training set, then about ten Newton steps; each conjugate gradient iteration in
     them 4 · n_train · n_features · n_classes flops. attribute: n_test · n_train · n_features.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = RepresenterPoints(network, "0", train, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1])
+        >>> logit = method.surrogate_logits(torch.eye(4)[:1])[0, network(torch.eye(4)[:1]).argmax()]
+        >>> bool(torch.isclose(attributions.sum(), logit, atol=1e-5))
+        True
     """
 
     regression_: SoftmaxRegression

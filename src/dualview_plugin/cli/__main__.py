@@ -2,4 +2,5 @@
 
 from dualview_plugin.cli.main import main
 
-main(prog_name="dualview")
+if __name__ == "__main__":
+    main(prog_name="dualview")

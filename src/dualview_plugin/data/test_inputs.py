@@ -1,4 +1,4 @@
-"""The test inputs: converted once at the public door, then read in counted batches."""
+"""The test inputs: converted once in a public call, then read in counted batches."""
 
 from __future__ import annotations
 

@@ -153,7 +153,12 @@ class TrainingData:
 
     def probe_indices(self) -> list[int]:
         """The positions of the samples that are looked at before heavy work."""
-        return probe_indices(len(self))
+        return self._positions(4)
+
+    def _positions(self, size: int) -> list[int]:
+        """Positions spread over the samples, or over those that a stream keeps."""
+        among = getattr(self.dataset, "probe_positions", range(len(self)))
+        return [among[index] for index in probe_indices(len(among), size)]
 
     def identity(self, *, n_probes: int) -> KnownContent:
         """Which data these are: what the dataset knows of them, and where that is not all, ``n_probes`` samples."""
@@ -163,7 +168,7 @@ class TrainingData:
         if known.whole and plain and type(self.loader) is DataLoader:
             return known
         digest = SamplesDigest()
-        for index in probe_indices(len(self), n_probes):
+        for index in self._positions(n_probes):
             digest.update(*self.at([index]))
         return KnownContent(f"{known.digest}{digest.hexdigest()}{collate}", whole=False)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 # large numbers leaves a rounding of tens of units; half precision has too few digits to allow for that.
 _ROUNDING_UNITS = {torch.float64: 64, torch.float32: 64, torch.float16: 4, torch.bfloat16: 4}
 
-# Rows of the features that are converted to float64 at a time.
-_ROWS = 4096
+# Features that are converted to float64 at a time, 8 MiB.
+_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Standardizer:
 
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each feature in float64, from two passes over a few rows at a time."""
-    parts, n_rows = torch.split(features, _ROWS), len(features)
+    n_rows, n_features = features.shape
+    parts = torch.split(features, max(1, _ELEMENTS // max(1, n_features)))
     mean = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / n_rows
     squares = torch.zeros_like(mean)
     for part in parts:

@@ -251,9 +251,12 @@ def conjugate_gradients(
         if not bool(going.all()):
             solution[active[~going]] = found[~going]
             active, square = active[going], square[going]
-            found, residual, direction = (part[going] for part in (found, residual, direction))
+            found = found[going]  # one after the other, so that one of them exists twice at a time
+            residual = residual[going]
+            direction = direction[going]
         if not len(active) or n_steps == max_iter:
             break
+        curved = None  # the former one goes before the next one comes
         curved = product(direction)
         step = square / _inner(direction, curved)
         found.addcmul_(step.view(shape), direction)

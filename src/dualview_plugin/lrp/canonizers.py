@@ -13,6 +13,7 @@ from zennit.rules import Pass
 from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 from zennit.types import BatchNorm, ConvolutionTranspose, Linear
 
+from dualview_plugin.lrp.function_rules import FunctionRules, Softmax
 from dualview_plugin.lrp.module_calls import rule_of
 
 _CALL = "dualview_plugin.lrp: run of a layer"
@@ -23,23 +24,28 @@ _COPIES = {
 }  # fmt: skip
 
 
-def propose_canonizers(model: nn.Module) -> list[Canonizer]:
-    """The canonizers for a network: batch norms, and the residual sums of torchvision's ResNets.
+def propose_canonizers(model: nn.Module, softmax: Softmax = "taylor") -> list[Canonizer]:
+    """The canonizers for a network: batch norms, residual sums of torchvision's ResNets, attention and other norms.
 
     Args:
         model: the network; it is only looked at.
+        softmax: how attention weights share relevance out, as of :class:`FunctionRules`.
 
     Returns:
         A :class:`MergeBatchNorms` if the network has linear layers and batch norms. If it has residual blocks of
-        torchvision's ResNets, also those of Zennit that make modules of their sums. Else ``[]``.
+        torchvision's ResNets, also those of Zennit that make modules of their sums. If it has attention layers, or
+        layer, group or root-mean-square norms, also :class:`FunctionRules`. Else ``[]``.
 
     Note:
-        Residual sums of any other origin are not found here; :class:`PairwiseRelevance` warns of them.
+        What other networks compute by functions, such as residual sums, is not found here. :class:`PairwiseRelevance`
+        warns of it; give the composite a :class:`FunctionRules` then.
 
     Example:
         >>> from torchvision.models import resnet18
         >>> [type(canonizer).__name__ for canonizer in propose_canonizers(resnet18())]
         ['MergeBatchNorms', 'ResNetBasicBlockCanonizer']
+        >>> propose_canonizers(nn.TransformerEncoderLayer(8, 2))
+        [FunctionRules(softmax='taylor', stabilizer=1e-06)]
     """
     kinds: list[tuple[Any, Any]] = [
         (Bottleneck, ResNetBottleneckCanonizer),
@@ -48,7 +54,15 @@ def propose_canonizers(model: nn.Module) -> list[Canonizer]:
     modules = list(model.modules())
     has_pair = all(any(isinstance(module, kind) for module in modules) for kind in (Linear, BatchNorm))
     merge: list[Canonizer] = [MergeBatchNorms()] if has_pair else []
-    return merge + [make() for kind, make in kinds if any(isinstance(module, kind) for module in modules)]
+    of_sums = [make() for kind, make in kinds if any(isinstance(module, kind) for module in modules)]
+    of_functions = [FunctionRules(softmax)] if any(map(_works_by_functions, modules)) else []
+    return [*merge, *of_sums, *of_functions]
+
+
+def _works_by_functions(module: nn.Module) -> bool:
+    """Whether a module is attention or a norm of each sample, of torch or by the name that libraries give it."""
+    kinds = (nn.MultiheadAttention, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    return isinstance(module, kinds) or type(module).__name__.endswith("RMSNorm")
 
 
 class MergeBatchNorms(Canonizer):  # type: ignore[misc]

@@ -10,16 +10,18 @@ from zennit.core import Composite
 
 from dualview_plugin.errors import InvalidTypeError
 from dualview_plugin.lrp.canonizers import propose_canonizers
+from dualview_plugin.lrp.function_rules import Softmax
 from dualview_plugin.validation import check_option
 
 
-def named_composite(name: str, model: nn.Module, **options: Any) -> Composite:
+def named_composite(name: str, model: nn.Module, softmax: Softmax = "taylor", **options: Any) -> Composite:
     """One of Zennit's composites, with the proposed canonizers for a network.
 
     Args:
         name: as Zennit registers it: ``"epsilon_plus"``, ``"epsilon_plus_flat"``, ``"epsilon_alpha2_beta1"``,
             ``"epsilon_alpha2_beta1_flat"``, ``"epsilon_gamma_box"``, ….
         model: the network, for :func:`propose_canonizers`.
+        softmax: of a network with attention, ``"taylor"`` or ``"constant"``, as of :class:`FunctionRules`.
         **options: what else the composite takes: ``zero_params="bias"`` (biases then absorb no relevance), ``epsilon``,
             ``canonizers`` in place of the proposed ones; ``low`` and ``high``, the smallest and the largest pixel
             value, for ``"epsilon_gamma_box"``.
@@ -28,13 +30,17 @@ def named_composite(name: str, model: nn.Module, **options: Any) -> Composite:
         InvalidValueError: Zennit has no composite of this name.
         InvalidTypeError: the options lack one that the composite needs, or have one that it does not take.
 
+    Note:
+        A name that ends in ``_flat`` gives the first linear layer a rule of its own. In networks of token embeddings,
+        such as BERT, that is a projection of queries and not the first layer: take ``"epsilon_plus"`` there.
+
     Example:
         >>> composite = named_composite("epsilon_gamma_box", nn.Linear(5, 3), low=0.0, high=1.0, zero_params="bias")
         >>> type(composite).__name__
         'EpsilonGammaBox'
     """
     check_option(name, "name", "named_composite", tuple(sorted(COMPOSITES)))
-    options = {"canonizers": propose_canonizers(model), **options}
+    options = {"canonizers": propose_canonizers(model, softmax), **options}
     try:
         return COMPOSITES[name](**options)
     except TypeError as error:

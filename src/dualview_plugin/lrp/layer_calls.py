@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 from zennit.core import BasicHook
 from zennit.types import Linear
 
@@ -48,6 +49,9 @@ def ready_for_rules(model: nn.Module, owner: str) -> Iterator[None]:
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
     try:
         yield
+    except CheckpointError as error:
+        constraint = "without torch.utils.checkpoint where rules for functions act"
+        raise InvalidValueError("model", owner, constraint, str(error).partition("\n")[0]) from error
     except RuntimeError as error:
         if "inplace" not in str(error) and "in-place" not in str(error):
             raise

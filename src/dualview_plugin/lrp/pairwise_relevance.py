@@ -15,7 +15,7 @@ from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.lrp.composites import as_composite
 from dualview_plugin.lrp.conservation import SideBalance, warn_unless_conserved
-from dualview_plugin.lrp.propagation import Propagation
+from dualview_plugin.lrp.propagation import Propagation, check_carries
 from dualview_plugin.validation import check_integer
 
 
@@ -38,12 +38,15 @@ class RelevantPairs:
     was made on the way. Less or more has these reasons, the harmless ones first:
 
     - Biases absorb relevance (and the shifts that a canonizer makes biases of): ``zero_params="bias"`` sends it on.
+    - The constant of a softmax's expansion absorbs relevance in attention, up to half and more of it in networks with
+      random weights: ``softmax="constant"`` of :func:`named_composite` sends it to the values.
+    - Parts that do not depend on the input absorb it, such as a class token.
     - An intercept's share starts at no feature: ``conservation · attribution / (attribution − intercept_share)`` is
       free of it.
     - With standardised features a unit that is inactive at x, φ_m(x) = 0, still has a share, since zero lies off the
-      mean. Behind a ReLU the share goes to what keeps the unit inactive, largely and with both signs where the
-      pre-activation is close to zero: conserved, but hard to read. A larger ``epsilon`` damps it, ``standardize=False``
-      avoids it. Behind a pooling of zeros there is nothing to go to, and the share is lost.
+      mean. With a ReLU the share flows to the inputs that keep the unit inactive. It is conserved, but hard to read: it
+      can be large, with both signs, where the pre-activation is close to zero. A larger ``epsilon`` damps it,
+      ``standardize=False`` avoids it. If all pooled activations are zero, LRP has nowhere to send it and it is lost.
     - Shares of both signs that nearly cancel: what is lost of a large share is large beside a small sum.
     - A factor of 2 or a power of it: residual sums that no canonizer handles; a warning says so.
 
@@ -130,7 +133,7 @@ class PairwiseRelevance:
         Raises:
             InvalidTypeError, InvalidValueError: as of :meth:`DataAttribution.attribute`; training points that do not
                 exist; a composite under which the network computes something else; a layer without a rule, such as
-                attention.
+                attention where the composite has no :class:`FunctionRules`.
 
         Warns:
             ConservationWarning: the network does something that no rule sees, or relevance is lost or made on its way
@@ -167,6 +170,7 @@ class PairwiseRelevance:
         balances: list[SideBalance],
     ) -> RelevantPairs:
         """The pairs of one block of test inputs; the balance of both sides is appended to ``balances``."""
+        check_carries(inputs, type(self).__name__)
         method, k = self.method, train_indices.shape[1]
         with torch.no_grad():
             features, _ = method.extract(inputs)

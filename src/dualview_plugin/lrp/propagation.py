@@ -49,7 +49,7 @@ class Propagation:
         owner: the class that asks, for error messages.
 
     Attributes:
-        with_biases: whether biases absorb relevance under the composite; known after the first pass.
+        with_biases: whether biases or other constants absorb relevance under the composite; known after the first pass.
 
     Cost: for each pass one forward and one backward pass, where most rules repeat each layer's forward pass; for the
     first one also a forward pass of two samples.
@@ -77,8 +77,7 @@ class Propagation:
         Warns:
             ConservationWarning: the network does something that no rule sees.
         """
-        if not inputs.is_floating_point():
-            raise InvalidTypeError("inputs", self.owner, "floating to be differentiated", str(inputs.dtype))
+        check_carries(inputs, self.owner)
         model = self.extractor.model
         with guest(model), rules_set_aside(model), plain_weights(model, self.owner):
             return self._pass(inputs, start)
@@ -99,7 +98,7 @@ class Propagation:
                 refuse_layers_without_a_rule(graph, calls, self.owner)
                 self._refuse_another_function(inputs[:N_PROBES], features[:N_PROBES].detach(), *plain)
                 warn_of_uncovered_places(graph, calls)
-                self.with_biases = biases_take_part(calls)
+                self.with_biases = biases_take_part(calls) or graph.has_added_constants()
                 self._checked = True
             hand_on_through_negations(graph, calls)
             _unmerge_shared_outputs(graph)
@@ -127,6 +126,15 @@ class Propagation:
             layers = responsible_layers(with_rules, without)
             got = f"features off by {error:.2g} of their largest value; the first layers that differ: {layers}"
             raise InvalidValueError("composite", self.owner, constraint, got)
+
+
+def check_carries(inputs: Any, owner: str) -> None:
+    """Refuse inputs that relevance is not carried to: several tensors, and integers."""
+    if not isinstance(inputs, Tensor):
+        constraint = "one tensor: relevance is not carried to tuples and dictionaries, whose maps input_attribution has"
+        raise InvalidTypeError("inputs", owner, constraint, type(inputs).__name__)
+    if not inputs.is_floating_point():
+        raise InvalidTypeError("inputs", owner, "floating to be differentiated", str(inputs.dtype))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from zennit.rules import Pass
 
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
 from dualview_plugin.lrp.canonizers import layer_run
+from dualview_plugin.lrp.function_shares import absorbs_relevance, has_rule
 from dualview_plugin.lrp.module_calls import ModuleCall
 
 # Nodes that move values, pick some of them, average them, or are linear on each side of a threshold.
@@ -38,15 +39,15 @@ _ONE_OPERAND = {"Mul", "Div"}
 _PHRASES = {
     "sum": "adds branches in {n} place(s) that no rule sees{where}: each branch gets all of the relevance there, so "
     "that it about doubles every time. Give the composite a canonizer that makes modules of these sums: "
-    "dualview_plugin.lrp.propose_canonizers(model) knows the ResNets of torchvision",
+    "dualview_plugin.lrp.propose_canonizers(model) knows the ResNets of torchvision, and FunctionRules() all others",
     "product": "multiplies branches in {n} place(s) that no rule sees{where} ({kinds}): the relevance of both factors "
-    "is not conserved there",
+    "is not conserved there. The canonizer dualview_plugin.lrp.FunctionRules() has a rule for it",
     "scale": "multiplies by constants in {n} place(s) that no rule sees{where} ({kinds}): relevance is multiplied by "
     "them. Inputs are better normalised before the network than in it",
     "moved": "gives the output of {n} layer(s) to batch norms in part or in another order{where}: they are not merged, "
     "so that rules see these layers without them. Normalise first, and rearrange what comes behind",
     "other": "computes {kinds} in {n} place(s) that no rule sees{where}: relevance is multiplied by derivatives there "
-    "and is not conserved",
+    "and is not conserved. The canonizer dualview_plugin.lrp.FunctionRules() has rules for softmax, norms, activations",
 }
 
 
@@ -82,6 +83,13 @@ class RelevanceGraph:
                 waiting += users.get(node, [])
         return cls(nodes, {node: [user for user in users.get(node, []) if user in nodes] for node in nodes})
 
+    def has_added_constants(self) -> bool:
+        """Whether constants absorb relevance: a softmax's expansion, or parts beside the input (a class token)."""
+        return any(
+            absorbs_relevance(node) or (kind_of(node) == "Cat" and self.n_dependent(node) < len(node.next_functions))
+            for node in self.nodes
+        )
+
     def n_dependent(self, node: Any) -> int:
         """How many operands of a node depend on the input; the parts of a stack count one by one."""
         children = [child for child, _ in node.next_functions]
@@ -97,14 +105,18 @@ def kind_of(node: Any) -> str:
 
 
 def refuse_layers_without_a_rule(graph: RelevanceGraph, calls: Iterable[ModuleCall], owner: str) -> None:
-    """Refuse attention, and batch norms that normalise by the batch.
+    """Refuse attention without the rules of functions, and batch norms that normalise by the batch.
 
     Raises:
         InvalidValueError: such a layer lies between the features and the input; the message names it.
     """
     for call in calls:
         if isinstance(call.module, nn.MultiheadAttention) and isinstance(call.rule, (Pass, type(None))):
-            constraint = "without attention, or have a rule of LRP for it"
+            if any(has_rule(node) for node in call.inner_nodes()):
+                continue
+            constraint = (
+                "without attention, or under a composite with the canonizer dualview_plugin.lrp.FunctionRules()"
+            )
         elif isinstance(call.module, nn.modules.batchnorm._BatchNorm) and call.module.running_mean is None:
             constraint = "with batch norms that keep running statistics (those of a batch tie its samples together)"
         else:
@@ -170,7 +182,13 @@ def _covered(calls: Iterable[ModuleCall]) -> set[Any]:
 def _phrase_of(node: Any, graph: RelevanceGraph) -> str:
     """The key of the phrase for a node that no rule covers; "" where relevance is handed on as it is."""
     kind, n_dependent = kind_of(node), graph.n_dependent(node)
-    if kind in _ROUTES or _is_negation(node, graph) or not node.next_functions or kind == "AccumulateGrad":
+    if (
+        kind in _ROUTES
+        or has_rule(node)
+        or _is_negation(node, graph)
+        or not node.next_functions
+        or kind == "AccumulateGrad"
+    ):
         return ""
     if kind in _SUMS or kind == "Sum":
         if n_dependent > 1 or kind == "Sum":

@@ -36,8 +36,8 @@ def plot_training_points(
     r"""A figure with one row for each test image: the image, its strongest proponents, its strongest opponents.
 
     Above each training image stand its label and its attribution, proponents framed red, opponents blue, the strongest
-    first. A point on the wrong side of zero is none of its kind and leaves its place empty: a sparse method may have
-    fewer than k.
+    first. A proponent with an attribution ≤ 0 is not drawn, nor is an opponent with one ≥ 0. So a sparse method may
+    show fewer than k.
 
     Args:
         test_images: (n_test, channels, height, width), or (n_test, height, width) for grey.

@@ -50,7 +50,7 @@ def plot_training_texts(
     """A figure with each test text, its tokens shaded, and below it its strongest proponents and opponents.
 
     Before each training text stand its label and its attribution, proponents red, opponents blue, the strongest first.
-    A point on the wrong side of zero is none of its kind and is left out.
+    A proponent with an attribution ≤ 0 is left out, and so is an opponent with one ≥ 0.
 
     Args:
         test_texts: the tokens of each test text, as strings, (n_test).

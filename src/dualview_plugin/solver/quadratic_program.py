@@ -3,8 +3,8 @@
     min_{λ, W}  ½‖W‖² − Σ_{i, c ≠ y_i} λ_ic
     s.t.        W = Σ_{i, c ≠ y_i} λ_ic (e_{y_i} − e_c) φ_iᵀ,    λ ≥ 0,    Σ_c λ_ic ≤ C
 
-with α_ic = −λ_ic for c ≠ y_i and α_{i y_i} = Σ_c λ_ic. Solved in the unit u = min(C, 1 / mean ‖φ‖²) of λ, with √u·φ as
-the features, so that the tolerances of the interior-point method mean the same for every scale of the data.
+with α_ic = −λ_ic for c ≠ y_i and α_{i y_i} = Σ_c λ_ic. λ is measured in the unit
+u = min(C, 1 / mean ‖φ‖²), and √u·φ are the features. So the tolerances mean the same for every scale of the data.
 """
 
 from __future__ import annotations

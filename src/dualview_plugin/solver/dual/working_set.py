@@ -13,19 +13,27 @@ _LARGEST_COPY = 2**28
 
 
 class WorkingSet:
-    """Some points, on which the inner solvers work, and W. Lists and β are copies, and features too unless all are in.
+    """Some points, on which the inner solvers work, and W.
+
+    Features, lists and β are copies. With ``in_place`` they are those of all points themselves, and ``rows`` all rows.
 
     ``weight`` is the array of the outer loop: an inner solver that changes β changes it too.
     """
 
     def __init__(
-        self, problem: CrammerSingerProblem, state: SimplexState, weight: NDArray[np.float64], rows: NDArray[np.int64]
+        self,
+        problem: CrammerSingerProblem,
+        state: SimplexState,
+        weight: NDArray[np.float64],
+        rows: NDArray[np.int64],
+        *,
+        in_place: bool = False,
     ) -> None:
         self.rows, self.weight = rows, weight
         self.features = problem.features[rows] if len(rows) < problem.n_train else problem.features
         self.squared_norms = problem.squared_norms[rows]
         self.class_scale = problem.class_scale
-        self.state = state.subset(rows)
+        self.state = state if in_place else state.subset(rows)
 
     @classmethod
     def of_competing(
@@ -45,12 +53,12 @@ class WorkingSet:
     ) -> WorkingSet:
         """The competing points; all points where copies of the competing ones' features would exceed ``largest_copy``.
 
-        The features of all points are used in place, so that a memory map stays on disk. Descent skips a point with one
+        All points are used in place, so that a memory map stays on disk. Descent skips a point with one
         active class before it reads its features.
         """
         rows = state.competing
         if len(rows) * problem.n_features * problem.features.itemsize > largest_copy:
-            rows = np.arange(problem.n_train)
+            return cls(problem, state, weight, np.arange(problem.n_train), in_place=True)
         return cls(problem, state, weight, rows)
 
     def refresh(self, state: SimplexState) -> bool:

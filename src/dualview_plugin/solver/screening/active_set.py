@@ -174,7 +174,7 @@ class ActiveSetSolver:
         )
 
     def _working_set(self) -> WorkingSet:
-        """The working set. While the same points compete, copies of their features are kept from screen to screen."""
+        """The working set; while the same points compete, the copies of their features are kept."""
         if self.working is None or not self.working.refresh(self.state):
             self.working = None  # frees the old copies before the new ones are made
             self.working = WorkingSet.for_screens(self.problem, self.state, self.weight)

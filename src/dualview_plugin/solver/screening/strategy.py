@@ -15,11 +15,11 @@ Step = Literal["descent", "newton", "interior", "screen"]
 STALLED_GAP_RATIO = 0.3
 # Newton's method is tried before descent has stalled if the relative gap is below this value.
 NEARLY_SOLVED = 1e-3
-# It is tried early only if at most this many multipliers are free: such a system costs less than the passes it saves.
+# It is tried early only up to this many free multipliers: such a system costs less than the passes that it saves.
 SMALL_FACE = 2_000
 # It is tried early only above this scaled C: for softer margins a few passes of descent are enough.
 MIN_SCALED_C_NEWTON = 0.05
-# Descent will stall later, even if its first round goes well, with more free multipliers than this per entry of W …
+# Even if its first round goes well, descent stalls later with more free multipliers than this per entry of W …
 CROWDED_PER_WEIGHT = 10
 # … at a scaled C of at least this value.
 MIN_SCALED_C_CROWDED = 5.0
