@@ -81,8 +81,8 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    first, *others = ("| " + " | ".join(line) + " |" for line in (header, *rows))
+    return "\n".join([first, "|---" * len(header) + "|", *others])
 
 
 def _table2(rows: list[Row]) -> list[Row]:
