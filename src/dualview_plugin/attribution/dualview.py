@@ -29,8 +29,7 @@ class DualView(FeatureKernelAttribution):
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`. Only features φ(x) are used: the
             final layer may be of any kind.
         C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit.
-        C: weight of the margin violations, in (0, inf). Larger: a harder margin, fewer support points, a longer fit. Its
-            unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
+            Its unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
             ``"auto"``: of the decades from 1e-6 to 10, the one whose surrogate decides as the network does on most
             training points, if at most a share of ``max_support`` of them are support points; ``solution_.C`` tells.
         max_support: for ``C="auto"``, in (0, 1].
@@ -59,10 +58,10 @@ class DualView(FeatureKernelAttribution):
     Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA
     does not standardise and fits an intercept: ``standardize=False, fit_intercept=True``.
 
-    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), which runs eight
-    times for ``C="auto"``. Memory: the features once, 4 · n_train · n_features bytes in float32, and about as much again
-    in the solver or for the support points' own features. attribute: one forward pass, and for each test point a product
-    with the support points of its class; sparse and ranked results never hold n_train columns.
+    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), which runs
+    eight times for ``C="auto"``. Memory: the features once, 4 · n_train · n_features bytes in float32, and about as
+    much again in the solver or for the support points' own features. attribute: one forward pass, and for each test
+    point a product with the support points of its class; sparse and ranked results never hold n_train columns.
     """
 
     solution_: CrammerSingerSolution
