@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import quantus
@@ -54,7 +55,7 @@ def pad(samples: list[dict]) -> dict[str, Tensor]:
 
 
 class Classifier(nn.Module):
-    """One transformer block, and the mean over the words of a sentence; returns a dictionary with ``logits``."""
+    """One transformer block, and the mean over the words of a sentence; returns an object with ``logits``."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -63,12 +64,12 @@ class Classifier(nn.Module):
         self.block = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True)
         self.classifier = nn.Linear(width, 2)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        """Logits (n, 2), under their name."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
+        """Logits (n, 2), under their name, as networks of Hugging Face return them."""
         x = self.embedding(input_ids) + self.position[: input_ids.shape[1]]
         x = self.block(x, src_key_padding_mask=attention_mask == 0)
         weights = attention_mask[..., None] / attention_mask.sum(1)[:, None, None]
-        return {"logits": self.classifier((x * weights).sum(1))}
+        return SimpleNamespace(logits=self.classifier((x * weights).sum(1)))
 
 
 def train(samples: list[dict], epochs: int) -> Classifier:
@@ -81,7 +82,7 @@ def train(samples: list[dict], epochs: int) -> Classifier:
     for _ in range(epochs):
         for batch in loader:
             labels = batch.pop("labels")
-            loss = nn.functional.cross_entropy(model(**batch)["logits"], labels)
+            loss = nn.functional.cross_entropy(model(**batch).logits, labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -109,11 +110,11 @@ class Transformer(nn.Module):
         x = self.embedding(input_ids) + self.position[: input_ids.shape[1]]
         return self.block(x, src_key_padding_mask=attention_mask == 0)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         hidden = self.hidden(input_ids, attention_mask)
         if self.head_everywhere:
-            return {"logits": self.score(hidden)[:, 0]}
-        return {"logits": self.score(hidden[:, 0])}
+            return SimpleNamespace(logits=self.score(hidden)[:, 0])
+        return SimpleNamespace(logits=self.score(hidden[:, 0]))
 
 
 class Patches(nn.Module):
@@ -306,7 +307,7 @@ def tokens_in_dictionaries(model: Any, layer: nn.Linear, name: str, features: Ca
         return padded([{"input_ids": sample["input_ids"]}])
 
     return Kind(
-        model, name, loader, test, lambda x: model(**x)["logits"], features, [single(s) for s in train],
+        model, name, loader, test, lambda x: model(**x).logits, features, [single(s) for s in train],
         [single(s) for s in test], LABELS, head=lambda: (layer.weight, torch.zeros(N_CLASSES) if layer.bias is None
         else layer.bias), quantus=array,
     )  # fmt: skip

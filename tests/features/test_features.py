@@ -120,7 +120,7 @@ def test_labels_out_of_range_are_refused(label: int) -> None:
     labels = labels.clone()
     labels[11] = label
     data = TrainingData(TensorDataset(x, labels), 7, "Owner")
-    with pytest.raises(InvalidValueError, match="labelled from 0 to 4, the network's outputs, got labels"):
+    with pytest.raises(InvalidValueError, match="labelled from 0 to 4, the classes of the model, got labels"):
         FeatureExtractor(world.model, "fc", "Owner").extract(data)
 
 

@@ -247,7 +247,8 @@ def check_labels(labels: Tensor, n_classes: int, owner: str) -> None:
     """Refuse labels that do not index the network's outputs."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= n_classes:
-        constraint = f"labelled from 0 to {n_classes - 1}, the network's outputs"
+        constraint = f"labelled from 0 to {n_classes - 1}, the classes of the model"
+        constraint += "; a single output stands for two" if n_classes == 2 else ""
         raise InvalidValueError("train_dataset", owner, constraint, f"labels from {low} to {high}")
 
 

@@ -21,7 +21,7 @@ class Caller:
     """The map from a batch to the outputs (n_samples, n_outputs) and the logits (n_samples, n_classes) of a network.
 
     A tensor goes in as ``model(x)``, a tuple as ``model(*xs)``, a dictionary as ``model(**batch)``. The outputs are
-    what comes out, or its ``logits``, as an attribute or under that key.
+    what comes out, or its attribute ``logits``.
 
     The logits are the outputs. A network with a single output z decides between two classes: its logits are
     (−z/2, z/2), whose softmax is the sigmoid of z. A chosen output of several is taken likewise, by itself.
@@ -99,18 +99,14 @@ class Caller:
 
     def _checked(self, returned: Any, n_samples: int) -> Tensor:
         """The outputs in what was returned, if they are a floating matrix with a row for each sample."""
-        outputs = returned
-        if isinstance(returned, Mapping):
-            outputs = returned.get("logits", returned)
-        elif not isinstance(returned, Tensor):
-            outputs = getattr(returned, "logits", returned)
+        outputs = returned if isinstance(returned, Tensor) else getattr(returned, "logits", returned)
         if isinstance(outputs, Tensor) and outputs.ndim == 1 and len(outputs) == n_samples > 0:
             outputs = outputs[:, None]
         if not (isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == n_samples):
             got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
             constraint = (
-                "a network with outputs of shape (n_samples, n_classes), or with logits of that shape among them;"
-                " else pass forward=lambda model, batch: …, a function that returns them"
+                "a network that returns outputs of shape (n_samples, n_classes), or an object with such logits; else"
+                " pass forward=lambda model, batch: …, a function that returns them, such as model(batch)['logits']"
             )
             raise InvalidValueError("model", self.owner, constraint, got)
         if not outputs.is_floating_point():
