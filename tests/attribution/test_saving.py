@@ -17,8 +17,8 @@ from dualview_plugin import DataAttribution, DualView, InvalidTypeError, Invalid
 from tests.attribution.method_factories import METHODS
 from tests.worlds import small_world
 
-# Their state holds networks or blocks that have no form on disk.
-NOT_SAVED = {"TracIn", "TracIn, projected", "EKFACInfluence"}
+# Their state holds networks, which have no form on disk.
+NOT_SAVED = {"TracIn", "TracIn, projected"}
 SAVED = sorted(METHODS.keys() - NOT_SAVED)
 
 

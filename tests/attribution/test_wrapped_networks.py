@@ -315,3 +315,16 @@ def test_dictionaries_are_cached_and_changes_noticed(tmp_path: Path) -> None:
         first.attribute(test)
     assert not torch.equal(method(samples).attribute(test), expected)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without distributed")
+def test_a_distributed_network_is_explained_as_the_network_inside() -> None:
+    model, train, test = world()
+    expected = made("DualView", copy.deepcopy(model), "head", TensorDataset(train, LABELS)).attribute(test)
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        found = made("DualView", parallel, parallel.module.head, TensorDataset(train, LABELS))
+        torch.testing.assert_close(found.attribute(test), expected)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -112,6 +112,7 @@ def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) ->
         (["evaluate", OWN, "--modify", "marked"], "none for a task of your own"),
         (["evaluate", OWN, "--device", "cuda:99"], "--device of dualview must be a device of this machine"),
         (["evaluate", OWN, "-C", "-1"], "C of DualView must be"),
+        (["evaluate", OWN, "-C", "much"], "-C of dualview must be a number or auto, got 'much'"),
         (["evaluate", "mnist"], "--data of dualview must be the folder"),
         (["evaluate", "cifar10", "--data", "/no/such/folder"], "--download fetches it"),
         (["explain", OWN, "-i", "99"], "below the number of test points, 13"),
@@ -128,6 +129,12 @@ def test_what_cannot_work_is_refused_with_a_reason(arguments: list[str], said: s
 def test_an_error_inside_the_users_module_is_shown_as_it_is() -> None:
     result = run("evaluate", "tests.cli.own_task:needs_another_module")
     assert isinstance(result.exception, ModuleNotFoundError)
+
+
+def test_the_choice_of_c_can_be_left_to_the_method() -> None:
+    result = run("explain", OWN, "-i", "0", "-C", "auto", "--quiet")
+    assert result.exit_code == 1  # no power of ten keeps the support of this tiny task as small as is asked for
+    assert "max_support of DualView must be at least" in result.stderr
 
 
 def test_wrong_usage_has_an_exit_code_of_its_own() -> None:

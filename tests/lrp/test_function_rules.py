@@ -91,6 +91,26 @@ def test_means_share_by_contributions(function: Callable[..., Tensor]) -> None:
     torch.testing.assert_close(found, A / A.sum(1, keepdim=True) * start[:, None], **CLOSE)
 
 
+POOLINGS: list[Callable[[Tensor], Tensor]] = [
+    lambda z: z.mean((2, 3)),
+    lambda z: F.adaptive_avg_pool2d(z, 1).flatten(1),
+    lambda z: F.avg_pool2d(z, 5).flatten(1),
+]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_by_function_is_explained_like_the_module(pooling: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(1, 4, 2).double(), drawn(3, 1, 6, 6)
+    by_module = nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    by_function, maps = nn.Sequential(layer, nn.ReLU(), Function(pooling)), []
+    for net, canonizers in ((by_module, []), (by_function, [FunctionRules()])):
+        point = x.clone().requires_grad_()
+        with EpsilonPlus(canonizers=canonizers).context(net):
+            maps += torch.autograd.grad(net(point), point, drawn(3, 4, seed=9))
+    torch.testing.assert_close(*maps)
+
+
 def test_matrix_products_give_half_to_each_factor() -> None:
     values = drawn(4, 2, seed=3)
     for function in (torch.matmul, torch.mm, lambda a, v: torch.einsum("jp,pk->jk", a, v), lambda a, v: a @ v):

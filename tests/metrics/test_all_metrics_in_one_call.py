@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import dualview_plugin
-from dualview_plugin.attribution import DataAttribution, FeatureKernelAttribution, InfluenceFunctions
+from dualview_plugin.attribution import TRAK, DataAttribution, FeatureKernelAttribution, InfluenceFunctions
 from dualview_plugin.errors import NotApplicableWarning
 from dualview_plugin.metrics import (
     DataAttributionMetric,
@@ -32,6 +32,7 @@ from dualview_plugin.metrics import (
 from dualview_plugin.metrics.registration import _METRICS
 from tests.worlds import N_CLASSES, N_TEST, N_TRAIN, small_world
 
+OPTIONS: dict[type, dict[str, Any]] = {TRAK: {"n_components": 16, "damping": 0.1}}  # for few training points
 BATCH_TOTALS = ("LabelPoisoning", "TopCardinality")
 
 
@@ -72,7 +73,8 @@ def test_every_metric_scores_every_method(tmp_path: Any) -> None:
     kinds = [getattr(dualview_plugin, name) for name in dualview_plugin._PUBLIC["attribution"]]
     kinds = [kind for kind in kinds if isinstance(kind, type) and kind not in abstract]
     methods: dict[str, Any] = {
-        kind.__name__: kind(world.model, "fc", world.train, show_progress=False) for kind in kinds
+        kind.__name__: kind(world.model, "fc", world.train, show_progress=False, **OPTIONS.get(kind, {}))
+        for kind in kinds
     }
     assert InfluenceFunctions.__name__ in methods
     methods["matrix"] = np.random.default_rng(0).normal(size=(N_TEST, N_TRAIN))

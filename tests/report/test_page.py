@@ -139,6 +139,27 @@ def test_heatmaps_that_lose_relevance_are_marked(method: DualView, inputs: torch
     assert "Do not trust these heatmaps" in path.read_text()
 
 
+class TwoInputs(nn.Module):
+    """A network of two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(a * b))
+
+
+def test_networks_of_several_inputs_get_words_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    train = [((torch.rand(4), torch.rand(4)), i % 3) for i in range(15)]
+    method = DualView(TwoInputs(), "fc", train, C=1.0, show_progress=False)
+    test = (torch.rand(2, 4), torch.rand(2, 4))
+    text = write_report(tmp_path / "r.html", method, test, k=2, show_progress=False).read_text()
+    assert text.count("<article") == 2
+    assert "<img" not in text
+
+
 def test_labels_must_fit(method: DualView, inputs: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match="test_labels of write_report must be one label for each of 6"):
         write_report(tmp_path / "r.html", method, inputs, test_labels=[1], show_progress=False)

@@ -499,7 +499,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             raise saved.refused(str(error)) from error
         with method.visit():
             saved.check(method)
-            for name, value in saved.learned(method.device).items():
+            for name, value in saved.learned(method).items():
                 if name in vars(method) or name in method._remade:
                     raise saved.refused(f"it sets {name!r}")
                 method.__dict__[name] = value
@@ -509,6 +509,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
     # Attributes that :meth:`_resume` makes anew.
     _remade: ClassVar[frozenset[str]] = frozenset()
+    # Classes of its own in what the method learns, which :meth:`save` takes apart.
+    _state_classes: ClassVar[tuple[type, ...]] = ()
 
     def _resume(self) -> None:
         """Make what a file does not hold, from the network and the arguments."""

@@ -323,3 +323,6 @@ def _input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
 def _output_rows(slope: Tensor) -> Tensor:
     """The gradient at the layer's output, one row for each position."""
     return slope.flatten(2).mT.flatten(0, 1) if slope.ndim == 4 else slope.flatten(0, -2)
+
+
+EKFACInfluence._state_classes = (_Block,)

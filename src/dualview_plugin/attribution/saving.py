@@ -64,7 +64,7 @@ def save(method: DataAttribution, path: str | Path, learned: Mapping[str, Any]) 
         InvalidValueError: the file cannot be written.
     """
     owner, probe = method.get_name(), method._probe_now()
-    encoder = _Encoder(owner)
+    encoder = _Encoder(owner, _classes_of(method))
     identity = {
         "network": model_fingerprint(method.model, probe.plain),
         "data": method._data.identity(n_probes=N_PROBES).digest,
@@ -124,7 +124,7 @@ class Saved:
         probe = method._probe_now()
         try:
             wanted = self._identity
-            labels, features, logits = _Decoder(self._tensors, torch.device("cpu")).decode(wanted["answers"])
+            labels, features, logits = _Decoder(self._tensors, torch.device("cpu"), {}).decode(wanted["answers"])
             stored = wanted["n_train"], wanted["network"], wanted["data"], wanted["indices"]
         except (KeyError, TypeError, ValueError, IndexError, DamagedFileError) as error:
             raise self.refused(str(error)) from error
@@ -141,9 +141,9 @@ class Saved:
             if not same_outputs(found.cpu(), expected, probe.dtype):
                 raise self._stale("model", "the same weights but other outputs")
 
-    def learned(self, device: torch.device) -> dict[str, Any]:
-        """The learned attributes, tensors on the device."""
-        decoder = _Decoder(self._tensors, device)
+    def learned(self, method: DataAttribution) -> dict[str, Any]:
+        """The learned attributes, tensors on the method's device."""
+        decoder = _Decoder(self._tensors, method.device, _classes_of(method))
         try:
             return {name: decoder.decode(value) for name, value in self._learned.items()}
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, DamagedFileError) as error:
@@ -153,10 +153,16 @@ class Saved:
         return StaleFitError(f"{parameter} of {self._owner} must be that of the fit in {str(self.path)!r}, got {got}")
 
 
+def _classes_of(method: DataAttribution) -> dict[str, type]:
+    """The classes of which a method's state is made, by name."""
+    return {**_CLASSES, **{kind.__name__: kind for kind in method._state_classes}}
+
+
 class _Encoder:
     """Values as JSON, with tensors apart; what occurs twice is kept once."""
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, classes: Mapping[str, type]) -> None:
+        self._classes = classes
         self.tensors: list[Tensor] = []
         self._owner = owner
         self._numbers: dict[tuple[Any, ...], int] = {}
@@ -175,7 +181,11 @@ class _Encoder:
             return {type(value).__name__: [self.encode(part) for part in value]}
         if isinstance(value, torch.dtype) and dtype_name(value) in _DTYPES:
             return {"dtype": dtype_name(value)}
-        if type(value).__name__ in _CLASSES and type(value) is _CLASSES[type(value).__name__]:
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return {"dict": {key: self.encode(part) for key, part in value.items()}}
+        if isinstance(value, slice):
+            return {"slice": [value.start, value.stop, value.step]}
+        if self._classes.get(type(value).__name__) is type(value):
             fields = {name: self.encode(part) for name, part in vars(value).items()}
             return {"object": type(value).__name__, "fields": fields}
         constraint = "of a method whose state has a form on disk"
@@ -192,7 +202,8 @@ class _Encoder:
 class _Decoder:
     """The values of :class:`_Encoder`, from JSON that anybody may have written."""
 
-    def __init__(self, tensors: list[Tensor], device: torch.device) -> None:
+    def __init__(self, tensors: list[Tensor], device: torch.device, classes: Mapping[str, type]) -> None:
+        self._classes = classes
         self._cpu = tensors
         self._device = device
         self._placed: dict[int, Tensor] = {}
@@ -212,9 +223,13 @@ class _Decoder:
         if "dtype" in value:
             return _DTYPES[value["dtype"]]
         if "object" in value:
-            made: Any = object.__new__(_CLASSES[value["object"]])
+            made: Any = object.__new__(self._classes[value["object"]])
             vars(made).update({name: self.decode(part) for name, part in value["fields"].items()})
             return made
+        if "dict" in value:
+            return {key: self.decode(part) for key, part in value["dict"].items()}
+        if "slice" in value:
+            return slice(*value["slice"])
         for kind in (list, tuple):
             if kind.__name__ in value:
                 return kind(self.decode(part) for part in value[kind.__name__])

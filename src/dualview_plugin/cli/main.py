@@ -52,7 +52,7 @@ def _task_options(function: Function) -> Function:
         click.option("--download", is_flag=True, help="Let torchvision download the data set into --data."),
         click.option("--n-test", type=click.IntRange(1), default=200, show_default=True, help="Test points to use."),
         click.option("--device", default="cpu", show_default=True, help="Where the network runs, such as cuda:0."),
-        click.option("-C", "c", type=float, help="DualView's C. Default: the task's own, or 1e-3."),
+        click.option("-C", "c", help="DualView's C, a number or auto. Default: the task's own, or 1e-3."),
         click.option("--quiet", is_flag=True, help="No progress bars."),
     )
     for decorator in reversed(decorators):

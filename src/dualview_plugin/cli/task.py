@@ -34,7 +34,7 @@ class Task:
         x_test: test inputs, (n_test, …).
         y_test: their labels, (n_test,).
         class_names: a name for each class.
-        C: DualView's C for this task.
+        C: DualView's C for this task, or "auto".
         to_display: undoes the normalisation of an image.
         test_ids: a name for each test point.
         train_ids: a name for each training point.
@@ -51,7 +51,7 @@ class Task:
     x_test: Tensor
     y_test: Any = None
     class_names: Sequence[str] | None = None
-    C: float = 1e-3
+    C: float | str = 1e-3
     to_display: Any = None
     test_ids: Sequence[object] | None = None
     train_ids: Sequence[object] | None = None

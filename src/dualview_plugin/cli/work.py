@@ -35,7 +35,7 @@ def load(
     download: bool,
     n_test: int,
     device: str,
-    c: float | None,
+    c: str | None,
     quiet: bool,
 ) -> Task:
     """The task of the command line, with its first ``n_test`` test points."""
@@ -53,8 +53,18 @@ def load(
         loaded = own_task(task)
         loaded.model.to(device)
     if c is not None:
-        loaded.C = c
+        loaded.C = _number_or_auto(c)
     return loaded.first(n_test)
+
+
+def _number_or_auto(text: str) -> Any:
+    """C as the methods take it."""
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidValueError("-C", _OWNER, "a number or auto", repr(text)) from error
 
 
 def make(task: Task, name: str, show_progress: bool) -> DataAttribution:

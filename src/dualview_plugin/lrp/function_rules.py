@@ -61,7 +61,8 @@ class FunctionRules(Canonizer):  # type: ignore[misc]
 
     Differs: a constant that is added, such as a bias or a position embedding, gets no relevance here.
 
-    Cost: about one more forward pass of these functions, in the backward pass.
+    Cost: in the backward pass these functions run once more. A pass of torchvision's ConvNeXt-T takes 1.3 times that
+    without these rules (measured on one core).
 
     Example:
         >>> from zennit.composites import EpsilonPlus

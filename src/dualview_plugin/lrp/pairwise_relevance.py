@@ -91,7 +91,8 @@ class PairwiseRelevance:
 
     Note:
         A composite's rule for average pooling sees modules only, such as ``nn.AdaptiveAvgPool2d``. Functions for it,
-        and ``z.mean((2, 3))``, share relevance out evenly instead, so that maps differ from those of the module.
+        and ``z.mean((2, 3))``, share relevance out evenly instead, so that maps differ from those of the module, unless
+        the composite has a :class:`FunctionRules`.
 
     Cost: one attribution, and for each side one forward and one backward pass per ``batch_size`` pairs.
     """

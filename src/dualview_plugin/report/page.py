@@ -89,16 +89,19 @@ def write_report(
     top = top_points(method, inputs, k, target=target, **names)  # type: ignore[arg-type]
     labels = _labels(test_labels, len(top))
     with method.visit():
-        batches = [batch.cpu() for batch, _ in method.blocks(inputs, top.target)]
+        batches = [batch for batch, _ in method.blocks(inputs, top.target)]
     facts = _Facts.of(method, inputs, top)
     curves = [mass_curve(name, one.attribute_blocks(inputs, top.target)) for name, one in _all(method, others).items()]
-    images = _shown(batches, to_display)
+    test_images = _image_batches(batches)
+    images = None
+    if test_images is not None:
+        images = [data_uri(display_image(image, to_display, _OWNER)) for batch in test_images for image in batch]
     maps = [Heatmaps({})] * len(top)
     indices = [[index for _, _, index, _ in top.of(test)] for test in range(len(top))]
-    if images is not None and composite is not None and isinstance(method, FeatureKernelAttribution):
+    if test_images is not None and composite is not None and isinstance(method, FeatureKernelAttribution):
         with tqdm(total=len(top), desc="heatmaps", disable=not show_progress) as bar:
-            maps = heatmaps(method, composite, torch.cat(batches), top.target, indices, to_display, bar.update)
-    train_images = _train_images(method, indices, to_display) if images is not None else {}
+            maps = heatmaps(method, composite, torch.cat(test_images), top.target, indices, to_display, bar.update)
+    train_images = _train_images(method, indices, to_display) if test_images is not None else {}
     cards = [
         _card(test, top, facts, labels, images, train_images, maps[test], curves[0].needed[test])
         for test in range(len(top))
@@ -185,11 +188,12 @@ def _labels(labels: Sequence[int] | Tensor | None, n_test: int) -> list[int] | N
     return [int(label) for label in labels]
 
 
-def _shown(batches: list[Tensor], to_display: ToDisplay | None) -> list[str] | None:
-    """The test images as data URIs; None if the inputs are no images."""
-    if any(batch.ndim != 4 or batch.shape[1] not in (1, 3) for batch in batches):
+def _image_batches(batches: list[Any]) -> list[Tensor] | None:
+    """The batches, if they are images; None for anything else, such as tuples, dictionaries, rows or tokens."""
+    tensors = [batch.cpu() for batch in batches if isinstance(batch, Tensor)]
+    if len(tensors) < len(batches) or any(batch.ndim != 4 or batch.shape[1] not in (1, 3) for batch in tensors):
         return None
-    return [data_uri(display_image(image, to_display, _OWNER)) for batch in batches for image in batch]
+    return tensors
 
 
 def _train_images(method: DataAttribution, indices: list[list[int]], to_display: ToDisplay | None) -> dict[int, str]:
@@ -255,8 +259,8 @@ def _network_rows(method: DataAttribution, facts: _Facts) -> list[tuple[str, str
         ("test points on this page", f"{len(facts.decisions):,}"),
         ("method", method.get_name()),
     ]
-    if isinstance(C := getattr(method, "C", None), float):
-        rows.append(("C", f"{C:g}"))
+    if (solution := getattr(method, "solution_", None)) is not None:
+        rows.append(("C", f"{solution.C:g}"))
     if isinstance(method, FeatureKernelAttribution):
         share = len(method.support_indices_) / method.n_train_
         rows.append(("support points", f"{len(method.support_indices_):,} ({share:.1%} of the training points)"))
