@@ -24,7 +24,7 @@ _COPIES = {
 }  # fmt: skip
 
 
-def propose_canonizers(model: nn.Module, softmax: Softmax = "taylor") -> list[Canonizer]:
+def propose_canonizers(model: nn.Module, softmax: Softmax = "constant") -> list[Canonizer]:
     """The canonizers for a network: batch norms, residual sums of torchvision's ResNets, attention and other norms.
 
     Args:
@@ -45,7 +45,7 @@ def propose_canonizers(model: nn.Module, softmax: Softmax = "taylor") -> list[Ca
         >>> [type(canonizer).__name__ for canonizer in propose_canonizers(resnet18())]
         ['MergeBatchNorms', 'ResNetBasicBlockCanonizer']
         >>> propose_canonizers(nn.TransformerEncoderLayer(8, 2))
-        [FunctionRules(softmax='taylor', stabilizer=1e-06)]
+        [FunctionRules(softmax='constant', stabilizer=1e-06)]
     """
     kinds: list[tuple[Any, Any]] = [
         (Bottleneck, ResNetBottleneckCanonizer),

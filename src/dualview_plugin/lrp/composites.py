@@ -14,14 +14,15 @@ from dualview_plugin.lrp.function_rules import Softmax
 from dualview_plugin.validation import check_option
 
 
-def named_composite(name: str, model: nn.Module, softmax: Softmax = "taylor", **options: Any) -> Composite:
+def named_composite(name: str, model: nn.Module, softmax: Softmax = "constant", **options: Any) -> Composite:
     """One of Zennit's composites, with the proposed canonizers for a network.
 
     Args:
         name: as Zennit registers it: ``"epsilon_plus"``, ``"epsilon_plus_flat"``, ``"epsilon_alpha2_beta1"``,
             ``"epsilon_alpha2_beta1_flat"``, ``"epsilon_gamma_box"``, ….
         model: the network, for :func:`propose_canonizers`.
-        softmax: of a network with attention, ``"taylor"`` or ``"constant"``, as of :class:`FunctionRules`.
+        softmax: of a network with attention, ``"constant"``, which conserves relevance, or ``"taylor"``, the rule of
+            AttnLRP; see :class:`FunctionRules`.
         **options: what else the composite takes: ``zero_params="bias"`` (biases then absorb no relevance), ``epsilon``,
             ``canonizers`` in place of the proposed ones; ``low`` and ``high``, the smallest and the largest pixel
             value, for ``"epsilon_gamma_box"``.

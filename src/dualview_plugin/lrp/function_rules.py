@@ -51,7 +51,7 @@ class FunctionRules(Canonizer):  # type: ignore[misc]
 
     Args:
         softmax: ``"taylor"``; or ``"constant"``: attention weights are constants, and all relevance goes to the values
-            (Ali et al. 2022), so that nothing is absorbed.
+            (Ali et al. 2022), so that nothing is absorbed: what :func:`named_composite` takes.
         stabilizer: what is added to denominators, with their sign.
 
     Raises:

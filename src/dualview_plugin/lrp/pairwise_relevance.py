@@ -38,8 +38,8 @@ class RelevantPairs:
     was made on the way. Less or more has these reasons, the harmless ones first:
 
     - Biases absorb relevance (and the shifts that a canonizer makes biases of): ``zero_params="bias"`` sends it on.
-    - The constant of a softmax's expansion absorbs relevance in attention, up to half and more of it in networks with
-      random weights: ``softmax="constant"`` of :func:`named_composite` sends it to the values.
+    - With ``softmax="taylor"`` of :func:`named_composite`, the constant of a softmax's expansion absorbs relevance in
+      attention, up to half and more of it in networks with random weights.
     - Parts that do not depend on the input absorb it, such as a class token.
     - An intercept's share starts at no feature: ``conservation · attribution / (attribution − intercept_share)`` is
       free of it.
