@@ -15,6 +15,8 @@ from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
+from dualview_plugin.attribution import RepresenterPoints
+from dualview_plugin.errors import ConservationWarning
 from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.lrp import PairwiseRelevance, named_composite
 from dualview_plugin.lrp.function_shares import _Softmax
@@ -195,3 +197,16 @@ def test_the_planted_position_gets_the_relevance_and_its_deletion_the_logit(soft
     order = shares.argsort(1, descending=True)
     others = torch.stack([logit_without(order[:, k]) for k in range(1, N_POSITIONS)])
     assert logit_without(order[:, 0]) < others.min() - 1
+
+
+def test_what_a_class_token_absorbs_is_told() -> None:
+    """A class token of its own value is no part of the input, and takes its share of every residual sum."""
+    torch.manual_seed(0)
+    net = VisionTransformer(16, 8, 1, 2, 16, 32, num_classes=3).double().eval()
+    nn.init.normal_(net.class_token)
+    nn.init.normal_(net.heads.head.weight)
+    train = TensorDataset(torch.rand(12, 3, 16, 16, dtype=torch.float64), torch.arange(12) % 3)
+    method = RepresenterPoints(net, "heads.head", train, show_progress=False)
+    with pytest.warns(ConservationWarning, match="such as a class token, .* absorb relevance in .* of 8 heatmaps"):
+        pairs = PairwiseRelevance(method, composite(net, "constant")).attribute(train.tensors[0][:2], k=2)
+    assert float((pairs.conservation - 1).abs().max()) > 0.05

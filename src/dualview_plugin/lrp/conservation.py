@@ -19,6 +19,8 @@ from dualview_plugin.lrp.module_calls import ModuleCall
 _TOLERANCE = 0.2
 # The same where biases take part: they absorb most of the relevance of a deep network, or add as much again.
 _TOLERANCE_WITH_BIASES = 2.0
+# Where a network's constants take part, but no biases, a loss above this share of the start is told.
+_ABSORBED = 0.05
 # Where biases take part, pairs with more than this share at inactive units are not judged: a pre-activation that its
 # bias brings close to zero multiplies what goes to the unit.
 _MOST_INACTIVE = 0.1
@@ -41,7 +43,11 @@ class SideBalance:
     arrived: Tensor
 
     def is_off(self, with_biases: bool) -> Tensor:
-        """Whether more relevance is lost or made on the way than what has a harmless reason, (n_pairs,)."""
+        """Whether more relevance is lost or made on the way than what has a harmless reason, (n_pairs,).
+
+        Args:
+            with_biases: whether biases or other constants absorb relevance.
+        """
         loss = (self.arrived - self.start).abs()
         if with_biases:
             off = (loss > _TOLERANCE_WITH_BIASES * self.scale) & (self.inactive <= _MOST_INACTIVE * self.scale)
@@ -55,28 +61,43 @@ class SideBalance:
         return (self.arrived.abs() < 0.01 * self.scale) & is_large & (self.inactive < 0.5 * self.scale)
 
 
-def warn_unless_conserved(balances: Iterable[SideBalance], with_biases: bool, stacklevel: int = 2) -> None:
+def warn_unless_conserved(
+    balances: Iterable[SideBalance], with_biases: bool, with_constants: bool = False, stacklevel: int = 2
+) -> None:
     """Warn if relevance was lost or made on the way of any pair, beyond what has a harmless reason.
 
     Shares of both signs may nearly cancel, so that the loss is measured beside Σ_m |R_m|. It counts above 0.2, beyond
-    the shares of inactive units. Where biases take part in the rules it counts above 2, and only if inactive units have
-    less than a tenth of Σ_m |R_m|. A heatmap also counts if it all but vanishes: less than a hundredth of Σ_m |R_m|
-    arrives, of a start that is at least half of it.
+    the shares of inactive units. Where biases or other constants take part it counts above 2, and only if inactive
+    units have less than a tenth of Σ_m |R_m|. A heatmap also counts if it all but vanishes: less than a hundredth of
+    Σ_m |R_m| arrives, of a start that is at least half of it.
 
     Warns:
-        ConservationWarning: how many pairs are off, and by how much.
+        ConservationWarning: how many pairs are off, and by how much; or how much a network's constants absorb.
     """
     sides = list(balances)
-    off = torch.cat([side.is_off(with_biases) for side in sides])
+    arrived = torch.cat([side.arrived / side.start for side in sides])
+    off = torch.cat([side.is_off(with_biases or with_constants) for side in sides])
+    absorbed = arrived.isfinite() & ((arrived - 1).abs() > _ABSORBED)
     if off.any():
-        ratio = torch.cat([side.arrived / side.start for side in sides])[off]
-        span = f"{float(ratio.min()):.3g}" + (f" to {float(ratio.max()):.3g}" if len(ratio) > 1 else "")
-        warnings.warn(
-            f"relevance is not conserved in {int(off.sum())} of {len(off)} heatmaps: {span} times what started at the "
-            f"features arrives in the pixels. Do not trust these heatmaps; RelevantPairs names the usual reasons",
-            ConservationWarning,
-            stacklevel=stacklevel + 1,
+        message = (
+            f"relevance is not conserved in {int(off.sum())} of {len(off)} heatmaps: {_span(arrived[off])} times what "
+            "started at the features arrives in the pixels. Do not trust these heatmaps; RelevantPairs names the usual "
+            "reasons"
         )
+    elif with_constants and not with_biases and absorbed.any():
+        message = (
+            "parts of the network that do not depend on its input, such as a class token, or softmax's expansion, "
+            f"absorb relevance in {int(absorbed.sum())} of {len(off)} heatmaps: {_span(arrived[absorbed])} times what "
+            "started at the features arrives in the pixels"
+        )
+    else:
+        return
+    warnings.warn(message, ConservationWarning, stacklevel=stacklevel + 1)
+
+
+def _span(ratios: Tensor) -> str:
+    """The smallest and the largest of some values, in words."""
+    return f"{float(ratios.min()):.3g}" + (f" to {float(ratios.max()):.3g}" if len(ratios) > 1 else "")
 
 
 def biases_take_part(calls: Iterable[ModuleCall]) -> bool:

@@ -50,8 +50,9 @@ class RelevantPairs:
     - Shares of both signs that nearly cancel: what is lost of a large share is large beside a small sum.
     - A factor of 2 or a power of it: residual sums that no canonizer handles; a warning says so.
 
-    A warning is given where the loss is above 0.2 of Σ_m |R_m| (above 2 where biases absorb relevance) and inactive
-    units do not explain it.
+    A warning is given where the loss is above 0.2 of Σ_m |R_m| (above 2 where biases or other constants absorb
+    relevance) and inactive units do not explain it. Where a class token or softmax's expansion absorbs more than a
+    twentieth of what started, and no bias takes part, a warning says how much.
     """
 
     test_relevance: Tensor
@@ -159,7 +160,7 @@ class PairwiseRelevance:
                 self._block(*block, rows_of, propagation, balances)
                 for block, rows_of in zip(blocks, torch.split(indices, rows), strict=True)
             ]
-        warn_unless_conserved(balances, propagation.with_biases, stacklevel=2)
+        warn_unless_conserved(balances, propagation.with_biases, propagation.with_constants, stacklevel=2)
         return _joined(pairs)
 
     def _block(

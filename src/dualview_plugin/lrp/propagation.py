@@ -49,7 +49,8 @@ class Propagation:
         owner: the class that asks, for error messages.
 
     Attributes:
-        with_biases: whether biases or other constants absorb relevance under the composite; known after the first pass.
+        with_biases: whether biases absorb relevance under the composite; known after the first pass.
+        with_constants: whether other constants do, such as a class token; likewise.
 
     Cost: for each pass one forward and one backward pass, where most rules repeat each layer's forward pass; for the
     first one also a forward pass of two samples.
@@ -57,7 +58,7 @@ class Propagation:
 
     def __init__(self, extractor: FeatureExtractor, composite: Composite, owner: str) -> None:
         self.extractor, self.composite, self.owner = extractor, composite, owner
-        self.with_biases = False
+        self.with_biases = self.with_constants = False
         self._checked = False
 
     def __call__(self, inputs: Tensor, start: Callable[[Tensor], Tensor]) -> Tensor:
@@ -98,7 +99,7 @@ class Propagation:
                 refuse_layers_without_a_rule(graph, calls, self.owner)
                 self._refuse_another_function(inputs[:N_PROBES], features[:N_PROBES].detach(), *plain)
                 warn_of_uncovered_places(graph, calls)
-                self.with_biases = biases_take_part(calls) or graph.has_added_constants()
+                self.with_biases, self.with_constants = biases_take_part(calls), graph.has_added_constants()
                 self._checked = True
             hand_on_through_negations(graph, calls)
             _unmerge_shared_outputs(graph)
