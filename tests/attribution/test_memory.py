@@ -15,9 +15,9 @@ def test_dualview_holds_its_features_once_and_blocks_of_attributions_once() -> N
         from dualview_plugin.attribution import DualView
 
         class Stopped(DualView):
-            def _solve(self, features, labels):
+            def _solve(self, features, labels, decisions):
                 end("before the solver")
-                return super()._solve(features, labels)
+                return super()._solve(features, labels, decisions)
 
         small, data = world(1500, {n_features}, 5)
         DualView(small, "2", data, show_progress=False).fit()
