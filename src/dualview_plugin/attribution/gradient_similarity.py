@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from functools import reduce
 from typing import ClassVar, Unpack
 
 import torch
@@ -13,7 +14,7 @@ from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch, leaves, mapped, rows_of, samples, split
 from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.gradients import PerSampleGradients, SampleGradients
+from dualview_plugin.gradients import Direction, PerSampleGradients, SampleGradients
 from dualview_plugin.network import layer_name
 from dualview_plugin.validation import check_integer
 
@@ -136,8 +137,17 @@ class GradientSimilarity(DataAttribution):
 
     def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
         """The summed attributions of one test point: the derivative along the sum of directions."""
-        direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
-        return lambda inputs: self._gradients.directional_derivatives(inputs, target[0], direction).sum()
+        direction = self._direction_sum(train_indices.flatten())
+        return lambda inputs: self._gradients.derivative_along(inputs, target[0], direction)
+
+    @torch.no_grad()
+    def _direction_sum(self, train_indices: Tensor) -> Direction:
+        """The sum of the directions of these training points, in factors and never as whole vectors."""
+        parts = (
+            self._normalised(self._gradients(self.training_inputs(part), self.train_labels_[part]))
+            for part in torch.split(train_indices, self._pass_size)
+        )
+        return reduce(Direction.plus, map(self._gradients.sum_of, parts))
 
     @property
     def _map_size(self) -> int:
