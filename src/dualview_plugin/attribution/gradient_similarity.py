@@ -35,7 +35,8 @@ class GradientSimilarity(DataAttribution):
         normalize_train: divide by the norm of each training gradient; False: the plain inner product.
         layers: modules or their dotted names whose parameters θ count, frozen or not; None: the whole network.
         memory_budget: bytes for the gradients and attributions of a block of test points and a batch of training
-            points; a smaller budget takes more passes over the training set. Activations come on top.
+            points; a smaller budget takes more passes over the training set. Activations come on top, and the
+            gradient of the largest parameter, which is held once.
 
     Raises:
         InvalidTypeError, InvalidValueError: a parameter breaks its constraint; the network's samples interact, or it
@@ -154,7 +155,10 @@ class GradientSimilarity(DataAttribution):
         return 1  # the graph of a gradient is as large as θ
 
     def _directions(self, train_indices: Tensor) -> Tensor:
-        """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters)."""
+        """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters).
+
+        :meth:`_direction_sum` must give their sum.
+        """
         inputs, labels = self.training_inputs(train_indices), self.train_labels_[train_indices]
         gradients = self._gradients.flat(inputs, labels)
         if not self.normalize_train:
