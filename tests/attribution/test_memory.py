@@ -64,3 +64,29 @@ def test_influence_functions_keep_to_the_bytes_of_a_block(solver: str) -> None:
     limit = (budget + 2**27) / 2**20  # 128 MiB of scores and of batches, as the constant leaves below 1 GiB
     assert budget / 2**22 < peaks["sweep"] < limit
     assert peaks["self-influence"] < limit
+
+
+def test_gradient_similarity_of_a_large_network_keeps_to_its_budget() -> None:
+    """The parameters of VGG-11 take 491 MiB, those of its largest layer 392: two whole gradients exceed the limit."""
+    pytest.importorskip("torchvision")
+    peaks = measured_peaks("""
+        import torchvision
+        from dualview_plugin.attribution import GradCos, GradientSimilarity
+
+        model = torchvision.models.vgg11(weights=None, num_classes=10).eval()
+        train = TensorDataset(torch.randn(5, 3, 64, 64), torch.arange(5) % 3)
+        inputs, target = torch.randn(2, 3, 64, 64), torch.tensor([0, 1])
+        for kind in (GradientSimilarity, GradCos):
+            method = kind(model, "classifier.6", train, show_progress=False)
+            begin()
+            method.fit()
+            end(f"fit {kind.__name__}")
+            begin()
+            maps = method.input_attribution(inputs, target, k=3)
+            end(f"maps {kind.__name__}")
+            peaks[f"zero {kind.__name__}"] = float((maps == 0).all())
+    """)
+    for name in ("GradientSimilarity", "GradCos"):
+        assert 392 < peaks[f"maps {name}"] < 850
+        assert peaks[f"fit {name}"] < 850
+        assert not peaks[f"zero {name}"]

@@ -287,3 +287,24 @@ def test_quantus_wrapper_of_the_network_is_unwrapped(world: World) -> None:
     np.testing.assert_array_equal(dualview(wrapped, x, y), dualview(world.model, x, y))
     expected = IdenticalClass()(world.model, x, y, explain_func=dualview)
     assert IdenticalClass()(wrapped, x, y, explain_func=dualview) == expected
+
+
+def test_a_metric_costs_the_passes_of_attribute() -> None:
+    """With a metric of this package a gradient method sweeps the training data once, and makes no map."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    x, labels = torch.randn(60, 8), torch.arange(60) % 3
+    method = GradientSimilarity(network, "2", TensorDataset(x, labels), batch_size=16, show_progress=False).fit()
+    test = torch.randn(40, 8), torch.arange(40) % 3
+    seen: list[int] = []
+
+    def count(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        seen.append(len(inputs[0]))
+
+    handle = network.register_forward_pre_hook(count)
+    method.attribute(*test)
+    alone, seen[:] = sum(seen), []
+    arrays = test[0].numpy(), test[1].numpy()
+    quantus.evaluate({"a": IdenticalClass()}, {"SIM": method}, network, *arrays, explain_func_kwargs={})
+    handle.remove()
+    assert 0 < sum(seen) <= alone

@@ -15,7 +15,7 @@ from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import Logits, differentiable, select_parameters
+from dualview_plugin.gradients import Direction, Logits, differentiable, select_parameters
 from dualview_plugin.network import evaluating
 from dualview_plugin.validation import check_integer, check_positive
 
@@ -162,3 +162,6 @@ class ArnoldiInfluence(OutputGradients):
 
     def _directions(self, train_indices: Tensor) -> Tensor:
         return self._weighted[train_indices] @ self._basis.mT
+
+    def _direction_sum(self, train_indices: Tensor) -> Direction:
+        return self._gradients.split_vector(self._basis @ self._weighted[train_indices].sum(0))

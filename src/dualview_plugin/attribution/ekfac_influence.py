@@ -16,7 +16,7 @@ from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.batches import Batch, n_rows, split
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import Logits, SampleGradients, differentiable, select_parameters
+from dualview_plugin.gradients import Direction, Logits, SampleGradients, differentiable, select_parameters
 from dualview_plugin.network import evaluating
 from dualview_plugin.validation import check_positive
 
@@ -267,6 +267,10 @@ class EKFACInfluence(OutputGradients):
 
     def _directions(self, train_indices: Tensor) -> Tensor:
         return self._solved(super()._directions(train_indices))
+
+    def _direction_sum(self, train_indices: Tensor) -> Direction:
+        vector = super()._direction_sum(train_indices).vector()
+        return self._gradients.split_vector(self._solved(vector[None])[0])
 
 
 @dataclass

@@ -12,6 +12,7 @@ from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
 from dualview_plugin.batches import Batch, mapped
 from dualview_plugin.data import TrainData
+from dualview_plugin.gradients import Direction
 
 
 class GradCos(GradientSimilarity):
@@ -60,13 +61,25 @@ class GradCos(GradientSimilarity):
         return cosines + slope - slope.detach()
 
     def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
-        direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
+        direction = self._direction_sum(train_indices.flatten())
 
         def along_tangent(inputs: Batch) -> Tensor:
-            _, tangent = self._tangents(inputs, target[0], direction)
-            return self._gradients.directional_derivatives(inputs, target[0], tangent).sum()
+            tangent = self._tangent(mapped(Tensor.detach, inputs), target, direction)
+            return self._gradients.derivative_along(inputs, target[0], tangent)
 
         return along_tangent
+
+    @torch.no_grad()
+    def _tangent(self, inputs: Batch, target: Tensor, direction: Direction) -> Direction:
+        """The gradient of ⟨d, g / ‖g‖⟩ in g, as in :meth:`_tangents`, in factors."""
+        gradient = self._gradients(inputs, target)
+        norm = gradient.norms()[0]
+        if not norm > 0:
+            return direction.scaled(torch.zeros_like(gradient.dense[0, :0].sum()))
+        product = self._gradients.derivative_along(inputs, target[0], direction).detach()
+        unit = self._gradients.sum_of(gradient.normalised())
+        size = norm.to(product)
+        return direction.plus(unit.scaled(-product / size)).scaled(1 / size)
 
     def _tangents(self, sample: Batch, label: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """⟨d, u⟩ of directions d (k, n_parameters) with u = g / ‖g‖, and its gradients in g, (d − ⟨d, u⟩ u) / ‖g‖."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from functools import reduce
 from typing import ClassVar, Unpack
 
 import torch
@@ -13,7 +14,7 @@ from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch, leaves, mapped, rows_of, samples, split
 from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.gradients import PerSampleGradients, SampleGradients
+from dualview_plugin.gradients import Direction, PerSampleGradients, SampleGradients
 from dualview_plugin.network import layer_name
 from dualview_plugin.validation import check_integer
 
@@ -34,7 +35,8 @@ class GradientSimilarity(DataAttribution):
         normalize_train: divide by the norm of each training gradient; False: the plain inner product.
         layers: modules or their dotted names whose parameters θ count, frozen or not; None: the whole network.
         memory_budget: bytes for the gradients and attributions of a block of test points and a batch of training
-            points; a smaller budget takes more passes over the training set. Activations come on top.
+            points; a smaller budget takes more passes over the training set. Activations come on top, and the
+            gradient of the largest parameter, which is held once.
 
     Raises:
         InvalidTypeError, InvalidValueError: a parameter breaks its constraint; the network's samples interact, or it
@@ -136,15 +138,27 @@ class GradientSimilarity(DataAttribution):
 
     def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
         """The summed attributions of one test point: the derivative along the sum of directions."""
-        direction = self._directions(train_indices.flatten()).sum(0, keepdim=True)
-        return lambda inputs: self._gradients.directional_derivatives(inputs, target[0], direction).sum()
+        direction = self._direction_sum(train_indices.flatten())
+        return lambda inputs: self._gradients.derivative_along(inputs, target[0], direction)
+
+    @torch.no_grad()
+    def _direction_sum(self, train_indices: Tensor) -> Direction:
+        """The sum of the directions of these training points, in factors and never as whole vectors."""
+        parts = (
+            self._normalised(self._gradients(self.training_inputs(part), self.train_labels_[part]))
+            for part in torch.split(train_indices, self._pass_size)
+        )
+        return reduce(Direction.plus, map(self._gradients.sum_of, parts))
 
     @property
     def _map_size(self) -> int:
         return 1  # the graph of a gradient is as large as θ
 
     def _directions(self, train_indices: Tensor) -> Tensor:
-        """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters)."""
+        """What the gradient of a test point is multiplied with, for these training points: (n, n_parameters).
+
+        :meth:`_direction_sum` must give their sum.
+        """
         inputs, labels = self.training_inputs(train_indices), self.train_labels_[train_indices]
         gradients = self._gradients.flat(inputs, labels)
         if not self.normalize_train:

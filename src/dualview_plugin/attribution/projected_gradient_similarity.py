@@ -13,7 +13,7 @@ from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
 from dualview_plugin.batches import Batch
 from dualview_plugin.data import RangeResult, RangeStream, TrainData
 from dualview_plugin.features import in_precision
-from dualview_plugin.gradients import FactoredProjection, GaussianProjection, SampleGradients
+from dualview_plugin.gradients import Direction, FactoredProjection, GaussianProjection, SampleGradients
 from dualview_plugin.network import guest
 from dualview_plugin.storage import Column
 from dualview_plugin.validation import check_integer, check_option
@@ -174,3 +174,9 @@ class ProjectedGradientSimilarity(GradientSimilarity):
     def _directions(self, train_indices: Tensor) -> Tensor:
         components = self.projected_gradients_[train_indices]
         return self._gradients.flatten(*self._projection.adjoint(components, self._layout))
+
+    @torch.no_grad()
+    def _direction_sum(self, train_indices: Tensor) -> Direction:
+        components = self.projected_gradients_[train_indices].sum(0, keepdim=True)
+        dense, outer = self._projection.adjoint(components, self._layout)
+        return self._gradients.direction_of(dense[0], {name: matrices[0] for name, matrices in outer.items()})

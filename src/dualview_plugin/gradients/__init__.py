@@ -1,5 +1,6 @@
 """Per-sample gradients in layer-wise factors, and their random projections."""
 
+from dualview_plugin.gradients.direction import Direction
 from dualview_plugin.gradients.factored_projection import FactoredProjection
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.model_outputs import LogProbabilities, Margins, log_probabilities, margins
@@ -9,6 +10,7 @@ from dualview_plugin.gradients.projection import GaussianProjection
 from dualview_plugin.gradients.sample_gradients import SampleGradients
 
 __all__ = [
+    "Direction",
     "FactoredProjection",
     "GaussianProjection",
     "LogProbabilities",

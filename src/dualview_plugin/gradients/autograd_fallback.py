@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,9 +65,57 @@ def differentiated(
             value, chosen, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
         )
     except RuntimeError as error:
-        constraint = "a network that autograd can differentiate"
-        raise InvalidValueError("model", logits.owner, constraint, " ".join(str(error).split())) from error
+        raise _refused(logits, error) from error
     return tuple(gradient.to_dense() if gradient.is_sparse else gradient for gradient in gradients)
+
+
+def visit_gradients(
+    logits: Logits,
+    value: Tensor,
+    chosen: Mapping[str, Tensor],
+    visit: Callable[[str, Tensor], None],
+    *,
+    create_graph: bool = False,
+) -> None:
+    """Call ``visit`` with the gradient in each chosen parameter on which the value depends, one after the other.
+
+    No gradient outlives its visit, unless the visit keeps it: together they are as large as the network.
+
+    Raises:
+        InvalidValueError: autograd cannot differentiate the network.
+    """
+    before = [parameter._backward_hooks for parameter in chosen.values()]
+    handles = [
+        parameter.register_hook(_visitor(name, visit))  # type: ignore[no-untyped-call]
+        for name, parameter in chosen.items()
+    ]
+    try:
+        torch.autograd.grad(
+            value, list(chosen.values()), create_graph=create_graph, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError as error:
+        raise _refused(logits, error) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, hooks in zip(chosen.values(), before, strict=True):
+            if hooks is None:
+                parameter._backward_hooks = None
+
+
+def _visitor(name: str, visit: Callable[[str, Tensor], None]) -> Callable[[Tensor], Tensor]:
+    """A hook that shows a gradient, and passes a zero without memory of its own on in its place."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        visit(name, gradient.to_dense() if gradient.is_sparse else gradient)
+        return torch.zeros((), dtype=gradient.dtype, device=gradient.device).expand(gradient.shape)
+
+    return hook
+
+
+def _refused(logits: Logits, error: RuntimeError) -> InvalidValueError:
+    constraint = "a network that autograd can differentiate"
+    return InvalidValueError("model", logits.owner, constraint, " ".join(str(error).split()))
 
 
 def at_least_float32(values: Tensor) -> Tensor:

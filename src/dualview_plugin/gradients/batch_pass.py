@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.batches import Batch
-from dualview_plugin.gradients.autograd_fallback import at_least_float32, differentiated
+from dualview_plugin.gradients.autograd_fallback import at_least_float32, visit_gradients
 from dualview_plugin.gradients.layer_rules import prefers_outer
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.parameter_uses import LayerCall, count_uses, recorded_calls
@@ -119,13 +119,15 @@ class BatchPass:
         generator = torch.Generator("cpu").manual_seed(0)
         weights = torch.rand(len(self.chosen), generator=generator, dtype=torch.float32, device="cpu") + 0.5
         weights = weights.to(self.chosen)
-        parameters = [self._parameters[name] for name in gradients]
-        expected = differentiated(self._logits, (weights * self.chosen).sum(), parameters)
-        return {
-            name
-            for (name, found), sums in zip(gradients.items(), expected, strict=True)
-            if _agree(found, weights, sums)
-        }
+        parameters = {name: self._parameters[name] for name in gradients}
+        agree: set[str] = set()
+
+        def compare(name: str, expected: Tensor) -> None:
+            if _agree(gradients[name], weights, expected):
+                agree.add(name)
+
+        visit_gradients(self._logits, (weights * self.chosen).sum(), parameters, compare)
+        return agree
 
 
 def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> bool:
@@ -135,8 +137,9 @@ def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> 
     """
     tolerance = min(_LARGEST_ROUNDING, _ROUNDING * torch.finfo(expected.dtype).eps ** 0.5)
     if isinstance(found, OuterProducts):
-        sums, sizes = found.weighted_sum(weights), found.squared_norms().sqrt()
+        sizes = found.squared_norms().sqrt()
+        error = found.distance(weights, expected)
     else:
         sums, sizes = weights.to(found) @ found, exact_norms(found)
-    error = torch.linalg.vector_norm(sums.flatten() - expected.flatten(), dtype=torch.float64)
+        error = torch.linalg.vector_norm(sums - expected.flatten(), dtype=torch.float64)
     return bool((error <= tolerance * sizes.sum()) | ~sizes.isfinite().all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,11 @@ from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients.autograd_fallback import (
     at_least_float32,
     looped_gradients,
-    sample_gradients,
     vectorised_gradients,
+    visit_gradients,
 )
 from dualview_plugin.gradients.batch_pass import BatchPass
+from dualview_plugin.gradients.direction import Direction, summed
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters
 from dualview_plugin.gradients.sample_gradients import OuterProducts, SampleGradients
@@ -143,15 +144,64 @@ class PerSampleGradients:
             label: c, a scalar.
             directions: v (n_directions, n_parameters), as in ``flat``.
         """
-        parameters = list(self._parameters.values())
+        sizes = [parameter.numel() for parameter in self._parameters.values()]
+        parts = dict(zip(self._parameters, torch.split(directions, sizes, 1), strict=True))
+        products = self._products(sample, label, lambda name, gradient: parts[name] @ gradient.flatten())
+        return sum(products, directions.new_zeros(len(directions)))
+
+    def derivative_along(self, sample: Batch, label: Tensor, direction: Direction) -> Tensor:
+        """The derivative ⟨∇_θ f_c(x), v⟩, a scalar, along one direction v in θ, itself differentiable in x.
+
+        Memory: the largest parameter, beside the activations; the gradient is never held whole.
+
+        Args:
+            sample: x, a batch of one sample.
+            label: c, a scalar.
+            direction: v.
+        """
+        products = self._products(sample, label, direction.along)
+        return sum(products, next(iter(self._parameters.values())).new_zeros((), dtype=self._dtype()))
+
+    def _products(self, sample: Batch, label: Tensor, product: Callable[[str, Tensor], Tensor]) -> list[Tensor]:
+        """The products of ∇_θ f_c(x) in each parameter, with their graph."""
+        products: list[Tensor] = []
         # The fast kernels of attention have no second derivative.
         with (
             evaluating(self._model),
             differentiable(self._model, self._parameters),
             sdpa_kernel(SDPBackend.MATH),
         ):
-            gradients = sample_gradients(self._logits, parameters, sample, label.clone(), create_graph=True)
-            return directions @ torch.cat([at_least_float32(gradient).flatten() for gradient in gradients])
+            logit = self._logits(sample).gather(1, label.clone()[None, None]).sum()
+
+            def visit(name: str, gradient: Tensor) -> None:
+                products.append(product(name, at_least_float32(gradient)))
+
+            if logit.requires_grad:
+                visit_gradients(self._logits, logit, self._parameters, visit, create_graph=True)
+        return products
+
+    def direction_of(self, dense: Tensor, outer: Mapping[str, Tensor | OuterProducts]) -> Direction:
+        """A direction from its parts in the layout of :class:`SampleGradients`; after the first batch.
+
+        Args:
+            dense: (n_dense,).
+            outer: name of a matrix parameter → its part.
+        """
+        names = () if self._plan is None else self._plan.dense
+        sizes = [self._parameters[name].numel() for name in names]
+        parts = {**dict(zip(names, torch.split(dense, sizes), strict=True)), **outer}
+        return Direction({name: parts[name] for name in self._parameters})
+
+    def split_vector(self, vector: Tensor) -> Direction:
+        """The direction of a vector (n_parameters,), as in ``flat``."""
+        sizes = [parameter.numel() for parameter in self._parameters.values()]
+        return Direction(dict(zip(self._parameters, torch.split(vector, sizes), strict=True)))
+
+    def sum_of(self, gradients: SampleGradients) -> Direction:
+        """The sum of gradients over their samples."""
+        return self.direction_of(
+            gradients.dense.sum(0), {name: summed(product) for name, product in gradients.outer.items()}
+        )
 
     def _pass(self, inputs: Batch, target: Tensor) -> BatchPass:
         return BatchPass(self._logits, self._parameters, inputs, target)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 # Elements of the (samples x terms) by (samples x terms) matrix that an inner product holds at a time.
 _PAIR_ELEMENTS = 2**24
+# Elements of a matrix that are compared at a time.
+_COMPARED = 2**20
 # Numbers whose norm is taken at a time, and the norm above which squares that vanish in float32 do not count.
 _NORM_PIECE, _SAFE_NORM = 256, 1e-10
 
@@ -67,6 +69,23 @@ class OuterProducts:
         if not self.one_hot:
             return self.left.flatten(0, 1).mT @ right
         return right.new_zeros(self.n_rows, right.shape[1]).index_add_(0, self.left.flatten(), right)
+
+    def distance(self, weights: Tensor, matrix: Tensor) -> Tensor:
+        """The norm in float64 of Σ_i w_i times gradient i, less a matrix (n_rows, …); a few rows at a time."""
+        matrix = matrix.reshape(self.n_rows, -1)
+        if self.one_hot:
+            whole: Tensor = torch.linalg.vector_norm(self.weighted_sum(weights) - matrix, dtype=torch.float64)
+            return whole
+        right = (self.right * weights.to(self.right)[:, None, None]).flatten(0, 1)
+        left = self.left.flatten(0, 1).mT
+        step = max(1, _COMPARED // max(1, matrix.shape[1]))
+        held = right.new_empty(min(step, self.n_rows), matrix.shape[1])  # memory that is used again
+        norms = [
+            exact_norms(torch.addmm(rows, part, right, beta=-1, out=held[: len(part)]).view(1, -1))
+            for part, rows in zip(torch.split(left, step), torch.split(matrix.to(right), step), strict=True)
+        ]
+        norm: Tensor = torch.linalg.vector_norm(torch.cat(norms))
+        return norm
 
     def is_finite(self) -> Tensor:
         """Whether all factors of a sample are finite, (n_samples,)."""
