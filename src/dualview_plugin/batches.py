@@ -66,6 +66,20 @@ def concatenated(batches: Sequence[Batch]) -> Any:
     return pytree.tree_map(lambda *parts: torch.cat(parts), first, *batches[1:])
 
 
+def scaled(factor: float, values: Any) -> Any:
+    """The factor times each tensor; None in the place of a tensor stays None."""
+    if isinstance(values, Tensor):
+        return factor * values
+    return pytree.tree_map(lambda leaf: None if leaf is None else factor * leaf, values)
+
+
+def plus(first: Any, second: Any) -> Any:
+    """The sum, tensor by tensor; None in the place of a tensor stays None."""
+    if isinstance(first, Tensor):
+        return first + second
+    return pytree.tree_map(lambda a, b: None if a is None else a + b, first, second)
+
+
 def alike(first: Batch, second: Batch) -> bool:
     """Whether two batches have one structure, and samples of the same shapes and types."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):

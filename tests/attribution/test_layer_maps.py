@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin import (
+    TRAK,
+    ArnoldiInfluence,
     DataAttribution,
     DualView,
+    FeatureSimilarity,
+    GradCos,
     GradientSimilarity,
     InfluenceFunctions,
     InvalidTypeError,
@@ -31,6 +35,10 @@ METHODS: dict[str, tuple[type[DataAttribution], dict[str, Any]]] = {
     "RepresenterPoints": (RepresenterPoints, {"weight_decay": 0.05}),
     "GradientSimilarity": (GradientSimilarity, {}),
     "ProjectedGradientSimilarity": (ProjectedGradientSimilarity, {"n_components": 5}),
+    "GradCos": (GradCos, {}),
+    "TRAK": (TRAK, {"n_components": 5, "damping": 0.1}),
+    "ArnoldiInfluence": (ArnoldiInfluence, {"arnoldi_dim": 6}),
+    "FeatureSimilarity": (FeatureSimilarity, {}),
 }
 
 
@@ -67,7 +75,7 @@ def test_a_map_of_tokens_is_the_slope_along_each_embedding(method: str) -> None:
                 added[:, place] = (factor - 1) * output[:, place].detach()
                 return output + added
 
-            evidence = explained._evidence(target[row : row + 1], best[row : row + 1])
+            evidence = explained._evidence(padded([kind.test[row]]), target[row : row + 1], best[row : row + 1])
             handle = kind.model.embedding.register_forward_hook(scaled)
             with guest(kind.model):
                 values.append(evidence(padded([kind.test[row]])).detach())

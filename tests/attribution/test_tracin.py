@@ -17,7 +17,7 @@ from dualview_plugin import TracIn
 from dualview_plugin.errors import DualViewError, InvalidTypeError, InvalidValueError
 from tests.attribution.loss_gradients import gradients, log_probability
 from tests.untouched import assert_untouched
-from tests.worlds import N_TEST, SmallNet, World, small_world
+from tests.worlds import N_TEST, N_TRAIN, SmallNet, World, small_world
 
 TARGET = torch.tensor([4, 0, 1, 2, 3, 0, 4])
 RATES = [0.5, 0.03]
@@ -52,6 +52,20 @@ def test_attribution_is_the_formula() -> None:
     world = small_world()
     method = tracin(world, checkpoints=checkpoints(), learning_rates=RATES)
     close(method.attribute(world.x_test, TARGET), expected_of(world))
+
+
+def test_a_map_is_the_weighted_sum_of_the_maps_at_the_checkpoints() -> None:
+    world = small_world()
+    for at in (None, "hidden"):
+        method = tracin(world, checkpoints=checkpoints(), learning_rates=RATES)
+        found = method.input_attribution(world.x_test, TARGET, N_TRAIN, at=at)
+        expected = torch.zeros_like(found)
+        for state, rate in zip(checkpoints(), RATES, strict=True):
+            world.model.load_state_dict(state)
+            alone = tracin(world).input_attribution(world.x_test, TARGET, N_TRAIN, at=at)
+            expected += rate * alone
+        world = small_world()
+        close(found, expected)
 
 
 def test_files_are_checkpoints(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -141,7 +142,8 @@ class ArnoldiInfluence(OutputGradients):
         parts = torch.split(vector, [parameter.numel() for parameter in parameters])
         directions = [part.view_as(own) for part, own in zip(parts, parameters, strict=True)]
         total = torch.zeros_like(vector)
-        with evaluating(self.model), differentiable(self.model, chosen):
+        # The fast kernels of attention have no second derivative.
+        with evaluating(self.model), differentiable(self.model, chosen), sdpa_kernel(SDPBackend.MATH):
             for inputs, labels in self._training_batches():
                 logits = self._logits(inputs)
                 loss = cross_entropy(logits, labels, reduction="sum")

@@ -410,7 +410,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         if at is None and not any(leaf.is_floating_point() for leaf in leaves(inputs)):
             constraint = "floating, to be differentiated; of tokens pass at=, the embedding, for a map of its output"
             raise InvalidTypeError("inputs", owner, constraint, str(leaves(inputs)[0].dtype))
-        evidence_of = self._evidence(target, train_indices)
+        evidence_of = self._evidence(inputs, target, train_indices)
         with torch.enable_grad(), rules_set_aside(self.model):
             point = mapped(lambda leaf: leaf.detach().clone().requires_grad_(leaf.is_floating_point()), inputs)
             if at is None:
@@ -437,12 +437,12 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         pairs = zip(points, gradients, strict=True)
         return [torch.zeros_like(point) if gradient is None else gradient for point, gradient in pairs]
 
-    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:  # noqa: ARG002
         """The sum of the attributions of these training points, (n_block, k), with its graph, as a function of inputs.
 
-        All that does not depend on the inputs is computed before.
+        All that has no slope is computed before, so that the function runs the network once.
         """
-        return lambda inputs: self._pair_attribution(inputs, target, train_indices).sum()
+        return lambda point: self._pair_attribution(point, target, train_indices).sum()
 
     def save(self, path: str | Path) -> None:
         """Write what was learned to a file, without the network and the data; fits first if need be.

@@ -60,14 +60,9 @@ class GradCos(GradientSimilarity):
         slope = super()._linearised(sample, label, tangents)
         return cosines + slope - slope.detach()
 
-    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
-        direction = self._direction_sum(train_indices.flatten())
-
-        def along_tangent(inputs: Batch) -> Tensor:
-            tangent = self._tangent(mapped(Tensor.detach, inputs), target, direction)
-            return self._gradients.derivative_along(inputs, target[0], tangent)
-
-        return along_tangent
+    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+        tangent = self._tangent(inputs, target, self._direction_sum(train_indices.flatten()))
+        return lambda point: self._gradients.derivative_along(point, target[0], tangent)
 
     @torch.no_grad()
     def _tangent(self, inputs: Batch, target: Tensor, direction: Direction) -> Direction:

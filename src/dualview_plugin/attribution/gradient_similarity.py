@@ -136,10 +136,10 @@ class GradientSimilarity(DataAttribution):
                     linear = linear + torch.stack(slopes).flatten(1) @ (leaf - leaf.detach()).flatten()
         return linear
 
-    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
+    def _evidence(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:  # noqa: ARG002
         """The summed attributions of one test point: the derivative along the sum of directions."""
         direction = self._direction_sum(train_indices.flatten())
-        return lambda inputs: self._gradients.derivative_along(inputs, target[0], direction)
+        return lambda point: self._gradients.derivative_along(point, target[0], direction)
 
     @torch.no_grad()
     def _direction_sum(self, train_indices: Tensor) -> Direction:

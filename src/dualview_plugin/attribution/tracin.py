@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,12 @@ from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity, _layer_names
 from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
-from dualview_plugin.batches import Batch
+from dualview_plugin.batches import Batch, plus, scaled
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.validation import check_integer, check_positive
 
+Values = TypeVar("Values")
 Checkpoint = Mapping[str, Any] | str | Path
 
 
@@ -177,12 +178,9 @@ class TracIn(DataAttribution):
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         return self._summed(lambda part: part._pair_attribution(inputs, target, train_indices))
 
-    def _evidence(self, target: Tensor, train_indices: Tensor) -> Callable[[Batch], Tensor]:
-        evidence: dict[int, Callable[[Batch], Tensor]] = {}
-        for part in self._parts:
-            with part.visit():
-                evidence[id(part)] = part._evidence(target, train_indices)
-        return lambda inputs: self._summed(lambda part: evidence[id(part)](inputs))
+    def _block_maps(self, inputs: Batch, target: Tensor, train_indices: Tensor, at: str | None) -> Any:
+        """Σ_t η_t times the maps at checkpoint t."""
+        return self._summed(lambda part: part._block_maps(inputs, target, train_indices, at))
 
     @property
     def _map_size(self) -> int:
@@ -191,13 +189,13 @@ class TracIn(DataAttribution):
     def _self_influence(self) -> Tensor:
         return self._summed(lambda part: part._self_influence())
 
-    def _summed(self, attribution: Any) -> Tensor:
-        """Σ_t η_t times the attribution at checkpoint t."""
-        total: Tensor | None = None
+    def _summed(self, values_of: Callable[[_LossSimilarity | _ProjectedLossSimilarity], Values]) -> Values:
+        """Σ_t η_t times the values at checkpoint t: tensors, or structures of them."""
+        total: Values | None = None
         for rate, part in zip(self.learning_rates, self._parts, strict=True):
             with part.visit():
-                values = rate * attribution(part)
-            total = values if total is None else total + values
+                values: Values = scaled(rate, values_of(part))
+            total = values if total is None else plus(total, values)
         assert total is not None  # there is a checkpoint
         return total
 
