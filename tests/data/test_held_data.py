@@ -164,3 +164,26 @@ def test_a_write_to_what_a_dataset_holds_makes_a_fit_stale(write: str) -> None:
 def test_what_is_not_known_is_said_to_be_unknown() -> None:
     assert known_content([(torch.ones(2), 1), (torch.ones(2), 1.5)]).whole
     assert not known_content([(torch.ones(2), 1), (object(), 1)]).whole
+
+
+class Remembered(Held):
+    """Keeps what it has read in a list."""
+
+    def __getitem__(self, index: int) -> Any:
+        if self.kept[index] is None:
+            self.kept[index] = self.read(self, index)
+        return self.kept[index]
+
+
+def test_a_list_that_reading_fills_is_no_change_of_the_data(tmp_path: Path) -> None:
+    x, y = _data()
+
+    def remembered() -> Remembered:
+        return Remembered(lambda _, i: (x[i], int(y[i])), kept=[None] * N)
+
+    method = _method(remembered())
+    expected = method.attribute(TEST)
+    assert torch.equal(method.attribute(TEST), expected)
+    method.save(tmp_path / "fitted")
+    loaded = FeatureSimilarity.load(tmp_path / "fitted", _network(), remembered(), show_progress=False)
+    assert torch.equal(loaded.attribute(TEST), expected)

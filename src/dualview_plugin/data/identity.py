@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,15 +56,15 @@ class SamplesDigest:
         return self._digest.hexdigest()
 
 
-def known_content(dataset: Any) -> KnownContent:
+def known_content(dataset: Any, unfilled: Collection[int] = ()) -> KnownContent:
     """What a dataset holds: arrays and tables whole, lists of numbers, texts and samples, dictionaries of them.
 
     Of names of files the sizes and times count. Tensors are read at the speed of memory. A dataset of tensors, a list
     of samples, and parts and sums of those, are known whole; of any other it is not known what it makes of what it
-    holds.
+    holds. Lists of the ids ``unfilled`` do not count.
     """
     digest, whole = hashlib.blake2b(digest_size=16), True
-    seen: set[int] = set()
+    seen = set(unfilled)
     for part in _parts(dataset, _DEPTH, seen):
         if part is None:
             whole = False

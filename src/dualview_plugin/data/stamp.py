@@ -15,21 +15,29 @@ from dualview_plugin.data.labels import LABEL_NAMES
 _DEPTH = 8  # of datasets that wrap datasets
 
 
-def dataset_stamp(dataset: Any) -> str:
+def unfilled_lists(dataset: Any) -> frozenset[int]:
+    """The ids of lists of nothing but None that a dataset holds, or one in it: room for what it will have read."""
+    found = [dataset]
+    for inner in (dataset, *_wrapped(vars(dataset) if hasattr(dataset, "__dict__") else {})):
+        found += vars(inner).values() if hasattr(inner, "__dict__") else ()
+    return frozenset(id(value) for value in found if type(value) is list and all(entry is None for entry in value))
+
+
+def dataset_stamp(dataset: Any, unfilled: Collection[int] = ()) -> str:
     """A digest that changes when the dataset grows, or when labels or tensors that it holds change.
 
     Labels are the integers, one a sample, that the dataset or one that it wraps holds, under whatever name. Of tensors
     it is the version that counts, which every write in place raises; of a list of samples the labels, the objects that
-    they are made of, and the versions of their tensors.
+    they are made of, and the versions of their tensors. Lists of the ids ``unfilled`` do not count.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for part in _parts(dataset, _DEPTH):
+    for part in _parts(dataset, _DEPTH, unfilled):
         digest.update(part)
         digest.update(b"|")
     return digest.hexdigest()
 
 
-def _parts(dataset: Any, depth: int) -> Iterator[bytes]:
+def _parts(dataset: Any, depth: int, unfilled: Collection[int]) -> Iterator[bytes]:
     """The bytes that count."""
     n_samples = len(dataset)
     yield str(n_samples).encode()
@@ -38,15 +46,20 @@ def _parts(dataset: Any, depth: int) -> Iterator[bytes]:
         return
     attributes: dict[str, Any] = getattr(dataset, "__dict__", {})
     for name in sorted(attributes):
-        yield from _of_value(attributes[name], n_samples)
+        if id(attributes[name]) not in unfilled:
+            yield from _of_value(attributes[name], n_samples)
     if not depth:
         return
+    for inner in _wrapped(attributes):
+        yield from _parts(inner, depth - 1, unfilled)
+
+
+def _wrapped(attributes: Mapping[str, Any]) -> Iterator[Any]:
+    """The datasets among the attributes of one."""
     wrapped = [attributes.get("dataset"), *(attributes.get("datasets") or ())]
     named = {id(inner) for inner in wrapped}
     wrapped += [value for value in attributes.values() if isinstance(value, Dataset) and id(value) not in named]
-    for inner in wrapped:
-        if hasattr(inner, "__len__") and hasattr(inner, "__getitem__"):
-            yield from _parts(inner, depth - 1)
+    return (inner for inner in wrapped if hasattr(inner, "__len__") and hasattr(inner, "__getitem__"))
 
 
 def _of_value(value: Any, n_samples: int) -> Iterator[bytes]:
