@@ -187,3 +187,17 @@ def test_a_list_that_reading_fills_is_no_change_of_the_data(tmp_path: Path) -> N
     method.save(tmp_path / "fitted")
     loaded = FeatureSimilarity.load(tmp_path / "fitted", _network(), remembered(), show_progress=False)
     assert torch.equal(loaded.attribute(TEST), expected)
+
+
+def test_a_label_that_a_function_changes_gets_another_store(tmp_path: Path) -> None:
+    x, y = _data()
+
+    def labels_of(value: int) -> Callable[[Any], Tensor]:
+        return lambda batch: torch.where(batch[0][:, 0] == x[HIDDEN, 0], value, batch[1])
+
+    for value in (0, 1):
+        options = {"label_fn": labels_of(value), "forward": lambda model, batch: model(batch[0])}
+        method = _method(TensorDataset(x, y), cache_dir=tmp_path, **options).fit()
+        assert method.store_ is not None
+        assert (method.store_.n_computed, method.store_.recognised_by) == (1, "whole content")
+        assert int(method.train_labels_[HIDDEN]) == value

@@ -162,13 +162,19 @@ class TrainingData:
         return [among[index] for index in probe_indices(len(among), size)]
 
     def identity(self, *, n_probes: int) -> KnownContent:
-        """Which data these are: what the dataset knows of them, and where that is not all, ``n_probes`` samples."""
+        """Which data these are: what the dataset knows of them, and where that is not all, ``n_probes`` samples.
+
+        Data in memory whose labels a function makes are gone through.
+        """
         known = known_content(self.dataset, self._unfilled)
         collate = f"{getattr(self.loader.collate_fn, '__module__', '')}.{type(self.loader.collate_fn).__qualname__}"
-        plain = self._label_fn is None and self.loader.collate_fn is default_collate
-        if known.whole and plain and type(self.loader) is DataLoader:
-            return known
         digest = SamplesDigest()
+        if known.whole and self.loader.collate_fn is default_collate and type(self.loader) is DataLoader:
+            if self._label_fn is None:
+                return known
+            for inputs, labels in self.batches():
+                digest.update(inputs, labels)
+            return KnownContent(f"{known.digest}{digest.hexdigest()}", whole=True)
         for index in self._positions(n_probes):
             digest.update(*self.at([index]))
         return KnownContent(f"{known.digest}{digest.hexdigest()}{collate}", whole=False)
