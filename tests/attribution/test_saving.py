@@ -172,3 +172,27 @@ def test_flipped_bits_and_cut_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InvalidValueError, match=r"path of DualView.load"):
         DualView.load(path, world.model, world.train)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("DualView", {"C": 0.5}),
+        ("DualView", {"standardize": False}),
+        ("ProjectedGradientSimilarity", {"seed": 5}),
+        ("ProjectedGradientSimilarity", {"n_components": 9}),
+        ("InfluenceFunctions", {"damping": 0.7}),
+        ("RepresenterPoints", {"output": 1}),
+        ("RepresenterPoints", {"nonsense": 1}),
+    ],
+)
+def test_what_was_learned_with_other_options_is_refused(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    world = small_world()
+    method = METHODS[name](world)
+    method.save(tmp_path / "fitted")
+    (option,) = options
+    with pytest.raises(InvalidValueError, match=rf"{option} of {name}\.load must be left out"):
+        type(method).load(tmp_path / "fitted", world.model, world.train, show_progress=False, **options)
+    options = {"batch_size": 3} | {key: value for key, value in method._arguments.items() if key in options}
+    loaded = type(method).load(tmp_path / "fitted", world.model, world.train, show_progress=False, **options)
+    torch.testing.assert_close(loaded.attribute(world.x_test), method.attribute(world.x_test), rtol=1e-4, atol=1e-5)

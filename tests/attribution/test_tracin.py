@@ -199,3 +199,12 @@ def test_networks_that_keep_results_are_copied() -> None:
     plain = tracin(world, checkpoints=checkpoints()).attribute(world.x_test, TARGET)
     world.model.last = world.model.eval()(world.x_test)
     close(tracin(world, checkpoints=checkpoints()).attribute(world.x_test, TARGET), plain)
+
+
+def test_checkpoints_in_one_memory_are_refused() -> None:
+    """The weights of one network at two times are the same if they are no copies."""
+    world = small_world()
+    states = [world.model.state_dict(), world.model.state_dict()]
+    with pytest.raises(InvalidValueError, match=r"copies of the weights.*the same memory at positions 0 and 1"):
+        tracin(world, checkpoints=states)
+    tracin(world, checkpoints=[states[0], copy.deepcopy(states[1])]).attribute(world.x_test, TARGET)

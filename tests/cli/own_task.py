@@ -41,6 +41,26 @@ def misspelt() -> dict[str, Any]:
     return {**task(), "class_name": []}
 
 
+def no_network() -> dict[str, Any]:
+    return {**task(), "model": "network"}
+
+
+def text() -> dict[str, Any]:
+    return {**task(), "x_test": "images"}
+
+
+def few_labels() -> dict[str, Any]:
+    return {**task(), "y_test": torch.zeros(2, dtype=torch.int64)}
+
+
+def few_names() -> dict[str, Any]:
+    return {**task(), "test_ids": ["photo"]}
+
+
+def with_argument(size: int) -> dict[str, Any]:
+    return {**task(), "C": float(size)}
+
+
 def no_mapping() -> int:
     return 3
 

@@ -117,6 +117,19 @@ def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) ->
         (["evaluate", "cifar10", "--data", "/no/such/folder"], "--download fetches it"),
         (["explain", OWN, "-i", "99"], "below the number of test points, 13"),
         (["explain", OWN, "-i", "0", "-k", "2", "-o", "x.docx"], "a .html, .png, .pdf or .svg file"),
+        (["evaluate", ":task"], "TASK of dualview must be digits, mnist, cifar10 or MODULE:FUNCTION, got ':task'"),
+        (["evaluate", ".own_task:task"], "TASK of dualview must be digits, mnist, cifar10 or MODULE:FUNCTION"),
+        (["evaluate", "tests.cli.own_task:misspelt", "--epochs", "2"], "--epochs of dualview must be absent"),
+        (["evaluate", OWN, "--download"], "--download of dualview must be absent"),
+        (["evaluate", OWN, "--device", "meta"], "--device of dualview must be a device of this machine"),
+        (["evaluate", "tests.cli.own_task:with_argument"], "a function that takes no argument"),
+        (
+            ["evaluate", "tests.cli.own_task:no_network"],
+            "model of tests.cli.own_task:no_network must be a torch.nn.Mod",
+        ),
+        (["evaluate", "tests.cli.own_task:text"], "x_test of tests.cli.own_task:text must be a tensor or an array"),
+        (["report", "tests.cli.own_task:few_labels"], "must be one for each of 13 test points, got 2"),
+        (["explain", "tests.cli.own_task:few_names", "-i", "0"], "must be one for each of 13 test points, got 1"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_reason(arguments: list[str], said: str) -> None:
@@ -124,6 +137,22 @@ def test_what_cannot_work_is_refused_with_a_reason(arguments: list[str], said: s
     assert result.exit_code == 1
     assert said in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", OWN, "-m", "random", "--metric", "identical-class", "-o"],
+        ["explain", OWN, "-i", "0", "-k", "2", "-o"],
+        ["report", OWN, "-o"],
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run(*arguments, f"{tmp_path}/file/page.html", "--quiet")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error:")
+    assert f"{tmp_path}/file" in result.stderr
 
 
 def test_an_error_inside_the_users_module_is_shown_as_it_is() -> None:

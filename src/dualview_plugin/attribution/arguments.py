@@ -12,6 +12,8 @@ from dualview_plugin.errors import InvalidTypeError
 
 # Arguments that a saved object gets anew.
 _NOT_SAVED = {"model", "final_fc_layer", "train_dataset", "device", "cache_dir", "show_progress", "forward", "label_fn"}
+# Those, and arguments on which no value depends: what may be given when a file is loaded.
+LOAD_OPTIONS = _NOT_SAVED - {"model", "final_fc_layer", "train_dataset"} | {"batch_size", "memory_budget"}
 
 
 class RememberingMeta(ABCMeta):

@@ -18,7 +18,7 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dualview_plugin.attribution.arguments import Remembering
+from dualview_plugin.attribution.arguments import LOAD_OPTIONS, Remembering
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.attribution.saving import Saved, save
 from dualview_plugin.attribution.targets import Target, checked_target
@@ -470,10 +470,12 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             path: of the file.
             model: the network of the fit.
             train_dataset: the data of the fit.
-            options: ``device``, ``cache_dir``, ``show_progress``, and ``forward`` and ``label_fn`` if the fit had them.
+            options: ``device``, ``cache_dir``, ``show_progress``, ``batch_size``, ``memory_budget``, and ``forward``
+                and ``label_fn`` if the fit had them.
 
         Raises:
-            InvalidValueError: no such file, one that :meth:`save` did not write, of another class or newer format.
+            InvalidValueError: no such file, one that :meth:`save` did not write, of another class or newer format; an
+                option that is another than at the fit, on which values depend.
             StaleFitError: network or data are not those of the fit; the message says which.
 
         Cost: the size of the file, and the data once if they lie in memory, else 128 samples.
@@ -493,6 +495,10 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         kind = next((kind for kind in _with_subclasses(cls) if kind.get_name() == saved.name), None)
         if kind is None:
             raise saved.refused(f"it holds a {saved.name}")
+        for name, value in options.items():
+            if name not in LOAD_OPTIONS and repr(value) != repr(saved.arguments.get(name)):
+                constraint = f"left out, since the fit in the file has its own ({saved.arguments.get(name)!r})"
+                raise InvalidValueError(name, f"{cls.get_name()}.load", constraint, repr(value))
         try:
             method = kind(model, saved.layer, train_dataset, **{**saved.arguments, **options})
         except TypeError as error:

@@ -212,4 +212,19 @@ def _checked_checkpoints(checkpoints: Any, owner: str) -> tuple[Checkpoint, ...]
             raise InvalidTypeError("checkpoints", owner, constraint, type(checkpoint).__name__)
     if not checkpoints:
         raise InvalidValueError("checkpoints", owner, constraint, "none")
+    _refuse_shared(checkpoints, owner)
     return tuple(checkpoints)
+
+
+def _refuse_shared(checkpoints: Sequence[Checkpoint], owner: str) -> None:
+    """Refuse two state dictionaries of the same tensors, as ``state_dict()`` gives them at whatever step."""
+    seen: dict[frozenset[int], int] = {}
+    for position, checkpoint in enumerate(checkpoints):
+        if isinstance(checkpoint, (str, Path)):
+            continue
+        tensors = [value for value in checkpoint.values() if isinstance(value, Tensor)]
+        places = frozenset(tensor.data_ptr() for tensor in tensors if tensor.numel())
+        if places and seen.setdefault(places, position) != position:
+            constraint = "copies of the weights, such as copy.deepcopy(model.state_dict())"
+            got = f"the same memory at positions {seen[places]} and {position}"
+            raise InvalidValueError("checkpoints", owner, constraint, got)

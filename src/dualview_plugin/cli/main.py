@@ -20,13 +20,13 @@ MODIFICATIONS = ("none", "poisoned", "grouped", "marked")
 
 
 def _refusals(function: Function) -> Function:
-    """Show the package's errors as one line and leave with exit code 1."""
+    """Show the package's errors, and those of files, as one line and leave with exit code 1."""
 
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
-        except DualViewError as error:
+        except (DualViewError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return called

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -79,11 +80,13 @@ def own_task(name: str) -> Task:
     """What the user's function ``MODULE:FUNCTION`` returns.
 
     Raises:
-        InvalidValueError: there is no such module or function, or a field is missing or unknown.
-        InvalidTypeError: the function returns neither a mapping nor a Task.
+        InvalidValueError: there is no such module or function, or a field is missing, unknown or of another
+            length than the test points.
+        InvalidTypeError: the function takes arguments or returns neither a mapping nor a Task, or a field has another
+            type.
     """
     module_name, _, function_name = name.partition(":")
-    if not function_name:
+    if not (function_name and all(part.isidentifier() for part in module_name.split("."))):
         raise InvalidValueError("TASK", _OWNER, "digits, mnist, cifar10 or MODULE:FUNCTION", repr(name))
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -96,9 +99,13 @@ def own_task(name: str) -> Task:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise InvalidValueError("TASK", _OWNER, f"a function of the module {module_name}", repr(function_name))
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise InvalidTypeError("TASK", _OWNER, "a function that takes no argument", f"{name}, {error}") from error
     made = function()
     if isinstance(made, Task):
-        return made
+        return _checked(made, name)
     if not isinstance(made, Mapping):
         raise InvalidTypeError(name, _OWNER, "a function that returns a mapping", type(made).__name__)
     known = {field.name for field in fields(Task)}
@@ -107,7 +114,25 @@ def own_task(name: str) -> Task:
         raise InvalidValueError(name, _OWNER, f"a mapping with {', '.join(sorted(required))}", f"none of {missing}")
     if unknown := sorted(set(made) - known):
         raise InvalidValueError(name, _OWNER, f"a mapping with keys among {sorted(known)}", f"{unknown}")
-    return Task(**{**made, "x_test": torch.as_tensor(made["x_test"])})
+    return _checked(Task(**made), name)
+
+
+def _checked(task: Task, name: str) -> Task:
+    """A task of the user whose network is one, and whose test points have as many labels and names."""
+    if not isinstance(task.model, nn.Module):
+        raise InvalidTypeError("model", name, "a torch.nn.Module", type(task.model).__name__)
+    try:
+        task.x_test = torch.as_tensor(task.x_test)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidTypeError("x_test", name, "a tensor or an array", type(task.x_test).__name__) from error
+    if task.x_test.ndim == 0:
+        raise InvalidValueError("x_test", name, "of shape (n_test, …)", "a number")
+    for field_name in ("y_test", "target", "test_subclasses", "test_ids"):
+        values = getattr(task, field_name)
+        if values is not None and (not hasattr(values, "__len__") or len(values) != len(task.x_test)):
+            got = str(len(values)) if hasattr(values, "__len__") else type(values).__name__
+            raise InvalidValueError(field_name, name, f"one for each of {len(task.x_test)} test points", got)
+    return task
 
 
 def ready_task(

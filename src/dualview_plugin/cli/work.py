@@ -40,7 +40,7 @@ def load(
 ) -> Task:
     """The task of the command line, with its first ``n_test`` test points."""
     try:
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise InvalidValueError("--device", _OWNER, "a device of this machine", device) from error
     if task in _READY:
@@ -50,6 +50,10 @@ def load(
         if modification != "none":
             constraint = "none for a task of your own; put its truth into the mapping, such as poisoned_indices"
             raise InvalidValueError("--modify", _OWNER, constraint, modification)
+        for name, value in (("--epochs", epochs), ("--data", data), ("--download", download or None)):
+            if value is not None:
+                constraint = "absent for a task of your own, whose function trains the network and reads the data"
+                raise InvalidValueError(name, _OWNER, constraint, str(value))
         loaded = own_task(task)
         loaded.model.to(device)
     if c is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from dualview_plugin.batches import Batch, leaves, structure
 from dualview_plugin.data.stamp import len_of
@@ -20,6 +19,7 @@ from dualview_plugin.network import byte_view
 
 _DEPTH = 8  # of datasets that wrap datasets
 _BLOCK = 2**16
+_NUMBERS = {int, float, complex, bool, bytes, type(None)}
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,15 @@ class SamplesDigest:
         return self._digest.hexdigest()
 
 
-def known_content(dataset: Any) -> KnownContent:
-    """What a dataset holds: tensors and arrays whole, labels, names of files with their sizes and times.
+def known_content(dataset: Any, unfilled: Collection[int] = ()) -> KnownContent:
+    """What a dataset holds: arrays and tables whole, lists of numbers, texts and samples, dictionaries of them.
 
-    Tensors are read at the speed of memory. A dataset of tensors, a list of samples, and parts and sums of those, are
-    known whole; of any other it is not known what it makes of what it holds.
+    Of names of files the sizes and times count. Tensors are read at the speed of memory. A dataset of tensors, a list
+    of samples, and parts and sums of those, are known whole; of any other it is not known what it makes of what it
+    holds. Lists of the ids ``unfilled`` do not count.
     """
     digest, whole = hashlib.blake2b(digest_size=16), True
-    seen: set[int] = set()
+    seen = set(unfilled)
     for part in _parts(dataset, _DEPTH, seen):
         if part is None:
             whole = False
@@ -86,7 +87,7 @@ def _parts(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes | None]:
         for inner in dataset.datasets:
             yield from _wrapped(inner, depth, seen)
     elif type(dataset) in (list, tuple):
-        yield from _of_samples(dataset)
+        yield from _of_entries(dataset)
     else:
         yield None
         yield from _of_attributes(dataset, depth, seen)
@@ -101,7 +102,7 @@ def _wrapped(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes | None]
 
 
 def _of_attributes(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes | None]:
-    """What an object of a class of somebody's holds, one entry a sample, and what it wraps."""
+    """What an object of a class of somebody's holds: arrays, lists with an entry for each sample, and what it wraps."""
     n_samples = len(dataset)
     attributes: dict[str, Any] = getattr(dataset, "__dict__", {})
     for name in sorted(attributes):
@@ -109,17 +110,30 @@ def _of_attributes(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes |
         if name in ("dataset", "datasets") or id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, tuple) and value and all(isinstance(part, Tensor) for part in value):
-            for part in value:
-                yield from _of_array(part)
-        elif isinstance(value, (Tensor, np.ndarray)):
-            if len_of(value) == n_samples:
-                yield from _of_array(value)
-        elif isinstance(value, (list, tuple, range)) and len(value) == n_samples:
-            yield from _of_list(value)
+        if isinstance(value, Dataset):
+            yield from _wrapped(value, depth, seen)
+        elif isinstance(value, Mapping):
+            columns = [value[key] for key in sorted(value, key=str)]
+            if columns and all(_is_column(column, n_samples) for column in columns):
+                yield from _of_entries([sorted(map(str, value)), *columns])
+        elif isinstance(value, (Tensor, np.ndarray)) or _is_column(value, n_samples):
+            yield from _of_array(value) if isinstance(value, (Tensor, np.ndarray)) else _of_entries(value)
+        elif isinstance(value, tuple) and value and all(isinstance(part, Tensor) for part in value):
+            yield from _of_entries(value)
     for inner in (attributes.get("dataset"), *(attributes.get("datasets") or ())):
         if hasattr(inner, "__len__") and hasattr(inner, "__getitem__"):
             yield from _wrapped(inner, depth, seen)
+
+
+def _is_column(value: Any, n_samples: int) -> bool:
+    """Whether a value has an entry for each sample, or more where the dataset is a part of what it holds."""
+    kinds = (Tensor, np.ndarray, list, tuple, range)
+    return (isinstance(value, kinds) or _is_table(value)) and len_of(value) >= n_samples
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a table or a column of pandas, which need not be installed."""
+    return type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "to_numpy")
 
 
 def _of_array(value: Any) -> Iterator[bytes | None]:
@@ -142,45 +156,53 @@ def _of_array(value: Any) -> Iterator[bytes | None]:
     )
 
 
-def _of_samples(samples: Any) -> Iterator[bytes | None]:
-    """A list of samples: their content, if they are made of tensors, arrays and integers."""
+def _of_entries(values: Any) -> Iterator[bytes | None]:
+    """Samples, labels, texts, names of files, or tables: their content; and None if there are other things among it."""
     digest = hashlib.blake2b(digest_size=16)
-    for sample in samples:
-        digest.update(structure(sample).encode())
-        for part in pytree.tree_leaves(dict(sample) if isinstance(sample, Mapping) else sample):
-            if not isinstance(part, (Tensor, np.ndarray, int, np.integer)):
-                yield None
-                return
-            for mark in _of_array(part if isinstance(part, (Tensor, np.ndarray)) else np.asarray(part)):
-                if mark is None:
-                    yield None
-                    return
-                digest.update(mark)
+    known = _add(digest, values)
     yield digest.digest()
+    if not known:
+        yield None
 
 
-def _of_list(values: Any) -> Iterator[bytes | None]:
-    """Labels, names, and pairs of them; names of files with size and time."""
-    digest = hashlib.blake2b(digest_size=16)
-    for value in values:
-        for part in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(part, (int, np.integer)) or (isinstance(part, Tensor) and part.ndim == 0):
-                digest.update(str(part.item() if isinstance(part, Tensor) else int(part)).encode())
-            elif isinstance(part, (str, os.PathLike)):
-                digest.update(_file_mark(os.fspath(part)))
-            else:
-                yield None
-                return
-            digest.update(b",")
-    yield digest.digest()
+def _add(digest: Any, value: Any) -> bool:
+    """Add a value to a digest; False if it is, or holds, something whose content is not known."""
+    if isinstance(value, (Tensor, np.ndarray)) and not (isinstance(value, np.ndarray) and value.dtype.hasobject):
+        marks = list(_of_array(value))
+        for mark in marks:
+            digest.update(b"?" if mark is None else mark)
+        return None not in marks
+    if isinstance(value, (str, os.PathLike)):
+        digest.update(b"s" + _file_mark(os.fspath(value)) + b",")
+        return True
+    if type(value) in _NUMBERS or isinstance(value, np.generic):
+        digest.update(f"{value!r},".encode())
+        return True
+    if _is_table(value):
+        return _add(digest, [[str(name) for name in getattr(value, "columns", ())], value.to_numpy()])
+    if isinstance(value, np.ndarray):
+        digest.update(str(value.shape).encode())
+        return _add(digest, value.reshape(-1).tolist())
+    if isinstance(value, Mapping):
+        names = sorted(value, key=str)
+        return _add(digest, [part for name in names for part in (str(name), value[name])])
+    if isinstance(value, (list, tuple, range)):
+        digest.update(f"{len(value)}[".encode())
+        if not isinstance(value, range) and set(map(type, value)) <= _NUMBERS:
+            digest.update(repr(list(value)).encode())
+            return True
+        known = [_add(digest, part) for part in value]
+        return all(known)
+    digest.update(type(value).__qualname__.encode())
+    return False
 
 
 def _file_mark(name: str | bytes) -> bytes:
-    """The last two parts of a name, and size and time if it is a file's."""
+    """The last two parts of the name of a file, its size and its time; of any other text the text."""
     text = os.fsdecode(name)
-    short = "/".join(text.replace(os.sep, "/").split("/")[-2:])
     try:
         status = os.stat(text)
     except (OSError, ValueError):
-        return short.encode(errors="surrogateescape")
+        return text.encode(errors="surrogatepass")
+    short = "/".join(text.replace(os.sep, "/").split("/")[-2:])
     return f"{short} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape")

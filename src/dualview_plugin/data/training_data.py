@@ -24,7 +24,7 @@ from dualview_plugin.data.loaders import (
     sequential_loader,
 )
 from dualview_plugin.data.samples import probe_indices
-from dualview_plugin.data.stamp import dataset_stamp
+from dualview_plugin.data.stamp import dataset_stamp, unfilled_lists
 from dualview_plugin.errors import InvalidTypeError
 
 TrainData: TypeAlias = "Dataset[Any] | DataLoader[Any]"
@@ -59,6 +59,7 @@ class TrainingData:
         self.owner, self._label_fn, self._output = owner, label_fn, output
         self.dataset: Any = data.dataset if isinstance(data, DataLoader) else data
         check_dataset(self.dataset, owner, PARAMETER)
+        self._unfilled = unfilled_lists(self.dataset)
         self.loader = data if isinstance(data, DataLoader) else sequential_loader(self.dataset, batch_size)
         check_loader(self.loader, owner, PARAMETER)
 
@@ -161,20 +162,26 @@ class TrainingData:
         return [among[index] for index in probe_indices(len(among), size)]
 
     def identity(self, *, n_probes: int) -> KnownContent:
-        """Which data these are: what the dataset knows of them, and where that is not all, ``n_probes`` samples."""
-        known = known_content(self.dataset)
+        """Which data these are: what the dataset knows of them, and where that is not all, ``n_probes`` samples.
+
+        Data in memory whose labels a function makes are gone through.
+        """
+        known = known_content(self.dataset, self._unfilled)
         collate = f"{getattr(self.loader.collate_fn, '__module__', '')}.{type(self.loader.collate_fn).__qualname__}"
-        plain = self._label_fn is None and self.loader.collate_fn is default_collate
-        if known.whole and plain and type(self.loader) is DataLoader:
-            return known
         digest = SamplesDigest()
+        if known.whole and self.loader.collate_fn is default_collate and type(self.loader) is DataLoader:
+            if self._label_fn is None:
+                return known
+            for inputs, labels in self.batches():
+                digest.update(inputs, labels)
+            return KnownContent(f"{known.digest}{digest.hexdigest()}", whole=True)
         for index in self._positions(n_probes):
             digest.update(*self.at([index]))
         return KnownContent(f"{known.digest}{digest.hexdigest()}{collate}", whole=False)
 
     def stamp(self) -> str:
         """What changes when the dataset grows, or when labels or tensors that it holds change."""
-        return dataset_stamp(self.dataset)
+        return dataset_stamp(self.dataset, self._unfilled)
 
     def _checked(self, batch: Any, size: int) -> tuple[Batch, Tensor]:
         """A batch as a pair of inputs and labels with one row for each sample."""

@@ -1,0 +1,203 @@
+"""Datasets of users' classes: a change of what they hold in memory is found, wherever it is and however it is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from dualview_plugin import FeatureSimilarity, StaleFitError
+from dualview_plugin.data import TrainingData
+from dualview_plugin.data.identity import known_content
+from tests.attribution.network_kinds import Dictionaries
+
+N, HIDDEN = 400, 234
+TEST = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
+
+
+class Held(Dataset[Any]):
+    """Attributes, and a function that makes a sample of them."""
+
+    def __init__(self, read: Callable[[Any, int], Any], **held: Any) -> None:
+        vars(self).update(held)
+        self.read = read
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> Any:
+        return self.read(self, index)
+
+
+def _texts(x: Tensor) -> list[str]:
+    """Numbers with slashes between, as in a text."""
+    return ["/".join(map(str, row)) for row in x.tolist()]
+
+
+def _collated(samples: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    return torch.tensor([s["row"] for s in samples]), torch.tensor([s["label"] for s in samples])
+
+
+def _rows(x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    return [{"row": row, "text": "as it is", "label": label} for row, label in zip(x.tolist(), y.tolist(), strict=True)]
+
+
+HOLDERS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "columns of tensors": lambda x, y: Held(
+        lambda self, i: (self.encodings["x"][i], self.encodings["y"][i]), encodings={"x": x, "y": y}
+    ),
+    "dictionaries": lambda x, y: Held(
+        lambda self, i: (torch.tensor(self.items[i]["row"]), self.items[i]["label"]), items=_rows(x, y)
+    ),
+    "lists of numbers": lambda x, y: Held(
+        lambda self, i: (torch.tensor(self.rows[i]), self.y[i]), rows=x.tolist(), y=y.tolist()
+    ),
+    "pairs": lambda x, y: Held(lambda self, i: self.pairs[i], pairs=list(zip(x, y.tolist(), strict=True))),
+    "texts": lambda x, y: Held(
+        lambda self, i: (torch.tensor([float(part) for part in self.texts[i].split("/")]), self.y[i]),
+        texts=_texts(x),
+        y=y.tolist(),
+    ),
+    "a dataset under another name": lambda x, y: Held(lambda self, i: self.base[i], base=TensorDataset(x, y)),
+    "more than it gives": lambda x, y: Held(
+        lambda self, i: (self.x[i], int(self.y[i])), x=torch.cat([x, x[:1]]), y=torch.cat([y, y[:1]])
+    ),
+    "a table": lambda x, y: Held(
+        lambda self, i: (torch.tensor(self.table.iloc[i, :4].tolist()), int(self.table.iloc[i, 4])),
+        table=pd.DataFrame(torch.cat([x.double(), y[:, None].double()], 1).numpy()),
+    ),
+    "a list and a collate function": lambda x, y: DataLoader(
+        _rows(x, y),  # type: ignore[arg-type]
+        batch_size=50,
+        collate_fn=_collated,
+    ),
+}
+
+
+def _network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def _method(data: Any, **options: Any) -> FeatureSimilarity:
+    return FeatureSimilarity(_network(), "2", data, show_progress=False, **options)
+
+
+def _data() -> tuple[Tensor, Tensor]:
+    x, y = torch.randn(N, 4, generator=torch.Generator().manual_seed(1)), torch.arange(N) % 3
+    assert HIDDEN not in TrainingData(TensorDataset(x, y), 1, "a test")._positions(128)
+    return x, y
+
+
+@pytest.mark.parametrize("change", ["input", "label"])
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_change_that_no_probe_reads_gets_another_store(holder: str, change: str, tmp_path: Path) -> None:
+    x, y = _data()
+    _method(HOLDERS[holder](x.clone(), y.clone()), cache_dir=tmp_path).fit()
+    again = _method(HOLDERS[holder](x.clone(), y.clone()), cache_dir=tmp_path).fit()
+    if change == "input":
+        x[HIDDEN, 0] += 3
+    else:
+        y[HIDDEN] = (y[HIDDEN] + 1) % 3
+    other = _method(HOLDERS[holder](x, y), cache_dir=tmp_path).fit()
+    assert again.store_ is not None
+    assert other.store_ is not None
+    assert (again.store_.n_computed, other.store_.n_computed) == (0, 1)
+
+
+def test_a_change_that_no_probe_reads_is_not_loaded(tmp_path: Path) -> None:
+    x, y = _data()
+    _method(HOLDERS["dictionaries"](x, y)).save(tmp_path / "fitted")
+    x = x.clone()
+    x[HIDDEN, 0] += 3
+    with pytest.raises(StaleFitError, match="train_dataset"):
+        FeatureSimilarity.load(tmp_path / "fitted", _network(), HOLDERS["dictionaries"](x, y), show_progress=False)
+
+
+WRITES: dict[str, tuple[Callable[[Tensor, Tensor], Any], Callable[[Any], object]]] = {
+    "a column in place": (HOLDERS["columns of tensors"], lambda data: data.encodings["x"][HIDDEN].add_(3)),
+    "another column": (HOLDERS["columns of tensors"], lambda data: data.encodings.update(x=data.encodings["x"] + 1e-9)),
+    "a dictionary's entry": (HOLDERS["dictionaries"], lambda data: data.items[HIDDEN].update(row=[0.0] * 4)),
+    "a pair's tensor in place": (HOLDERS["pairs"], lambda data: data.pairs[HIDDEN][0].add_(3)),
+    "a wrapped tensor in place": (
+        HOLDERS["a dataset under another name"],
+        lambda data: data.base.tensors[0][HIDDEN].add_(3),
+    ),
+    "a list's tensor in place": (
+        lambda x, y: Dictionaries([{"x": row, "labels": label} for row, label in zip(x, y.tolist(), strict=True)]),
+        lambda data: data.samples[HIDDEN]["x"].add_(3),
+    ),
+}
+
+
+class Named(nn.Module):
+    """Takes its input by name too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = _network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.inside(x)
+        return outputs
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_to_what_a_dataset_holds_makes_a_fit_stale(write: str) -> None:
+    holder, write_to = WRITES[write]
+    data = holder(*_data())
+    method = FeatureSimilarity(Named(), "inside.2", data, show_progress=False)
+    test = {"x": TEST} if isinstance(data, Dictionaries) else TEST
+    method.attribute(test)
+    method.attribute(test)
+    write_to(data)
+    with pytest.raises(StaleFitError, match="other labels or samples"):
+        method.attribute(test)
+
+
+def test_what_is_not_known_is_said_to_be_unknown() -> None:
+    assert known_content([(torch.ones(2), 1), (torch.ones(2), 1.5)]).whole
+    assert not known_content([(torch.ones(2), 1), (object(), 1)]).whole
+
+
+class Remembered(Held):
+    """Keeps what it has read in a list."""
+
+    def __getitem__(self, index: int) -> Any:
+        if self.kept[index] is None:
+            self.kept[index] = self.read(self, index)
+        return self.kept[index]
+
+
+def test_a_list_that_reading_fills_is_no_change_of_the_data(tmp_path: Path) -> None:
+    x, y = _data()
+
+    def remembered() -> Remembered:
+        return Remembered(lambda _, i: (x[i], int(y[i])), kept=[None] * N)
+
+    method = _method(remembered())
+    expected = method.attribute(TEST)
+    assert torch.equal(method.attribute(TEST), expected)
+    method.save(tmp_path / "fitted")
+    loaded = FeatureSimilarity.load(tmp_path / "fitted", _network(), remembered(), show_progress=False)
+    assert torch.equal(loaded.attribute(TEST), expected)
+
+
+def test_a_label_that_a_function_changes_gets_another_store(tmp_path: Path) -> None:
+    x, y = _data()
+
+    def labels_of(value: int) -> Callable[[Any], Tensor]:
+        return lambda batch: torch.where(batch[0][:, 0] == x[HIDDEN, 0], value, batch[1])
+
+    for value in (0, 1):
+        options = {"label_fn": labels_of(value), "forward": lambda model, batch: model(batch[0])}
+        method = _method(TensorDataset(x, y), cache_dir=tmp_path, **options).fit()
+        assert method.store_ is not None
+        assert (method.store_.n_computed, method.store_.recognised_by) == (1, "whole content")
+        assert int(method.train_labels_[HIDDEN]) == value
