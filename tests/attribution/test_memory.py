@@ -32,7 +32,7 @@ def test_dualview_holds_its_features_once_and_blocks_of_attributions_once() -> N
         peaks["support"] = method.solution_.n_support
     """)
     features = 4 * n_train * n_features / 2**20
-    assert features < peaks["before the solver"] < 1.7 * features  # and one batch
+    assert features < peaks["before the solver"] < 1.9 * features  # and one batch; a second copy would be 2
     assert peaks["fit"] < 3 * features
     assert 0 < peaks["support"] < n_train
     block = 4 * 256 * n_train / 2**20
@@ -61,7 +61,8 @@ def test_influence_functions_keep_to_the_bytes_of_a_block(solver: str) -> None:
         end("self-influence")
     """)
     assert peaks["block size"] * 8 * (7 * 200 * 7 + n_train) <= budget
-    limit = (budget + 2**27) / 2**20  # 128 MiB of scores and of batches, as the constant leaves below 1 GiB
+    # 128 MiB of scores and of batches, as the constant leaves below 1 GiB, and 32 MiB of holes between them.
+    limit = (budget + 2**27 + 2**25) / 2**20
     assert budget / 2**22 < peaks["sweep"] < limit
     assert peaks["self-influence"] < limit
 

@@ -67,11 +67,17 @@ class Standardizer:
 
 
 def _statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each feature in float64, from two passes over a few rows at a time."""
+    """Mean and deviation of each feature in float64, from two passes over a few rows at a time.
+
+    The rows are converted in one buffer: new memory for each part would leave the process with holes as large as it.
+    """
     n_rows, n_features = features.shape
     parts = torch.split(features, max(1, _ELEMENTS // max(1, n_features)))
-    mean = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / n_rows
-    squares = torch.zeros_like(mean)
+    buffer = torch.empty(parts[0].shape, dtype=torch.float64, device=features.device)
+    total, squares = buffer.new_zeros(n_features), buffer.new_zeros(n_features)
     for part in parts:
-        squares += (part.double() - mean).square().sum(0)
+        total += buffer[: len(part)].copy_(part).sum(0)
+    mean = total / n_rows
+    for part in parts:
+        squares += buffer[: len(part)].copy_(part).sub_(mean).square_().sum(0)
     return mean, (squares / n_rows).sqrt()
