@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import ClassVar, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
@@ -16,8 +15,7 @@ from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import Direction, Logits, differentiable, select_parameters
-from dualview_plugin.network import evaluating
+from dualview_plugin.gradients import Direction, Logits, select_parameters, twice_differentiable
 from dualview_plugin.validation import check_integer, check_positive
 
 # A Krylov space is complete when its next vector is shorter than this share of the largest one.
@@ -73,26 +71,12 @@ class ArnoldiInfluence(OutputGradients):
         memory_budget: int = 2**30,
         **common: Unpack[CommonOptions],
     ) -> None:
-        super().__init__(
-            model,
-            final_fc_layer,
-            train_dataset,
-            normalize_train=False,
-            layers=layers,
-            memory_budget=memory_budget,
-            **common,
-        )
+        super().__init__(model, final_fc_layer, train_dataset, layers=layers, memory_budget=memory_budget, **common)
         owner = self.get_name()
         self.n_components = check_integer(n_components, "n_components", owner)
         self.arnoldi_dim = check_integer(arnoldi_dim, "arnoldi_dim", owner)
         self.damping = check_positive(damping, "damping", owner, allow_zero=True)
         self.seed = check_integer(seed, "seed", owner, minimum=0)
-
-    _remade: ClassVar[frozenset[str]] = OutputGradients._remade | {"_logits"}
-
-    def _start(self) -> None:
-        super()._start()
-        self._logits = Logits(self.extractor.call, self.extractor.doubles_single)
 
     def _fit(self) -> None:
         super()._fit()
@@ -142,11 +126,10 @@ class ArnoldiInfluence(OutputGradients):
         parts = torch.split(vector, [parameter.numel() for parameter in parameters])
         directions = [part.view_as(own) for part, own in zip(parts, parameters, strict=True)]
         total = torch.zeros_like(vector)
-        # The fast kernels of attention have no second derivative.
-        with evaluating(self.model), differentiable(self.model, chosen), sdpa_kernel(SDPBackend.MATH):
+        logits_of = Logits(self.extractor.call, self.extractor.doubles_single)
+        with twice_differentiable(self.model, chosen):
             for inputs, labels in self._training_batches():
-                logits = self._logits(inputs)
-                loss = cross_entropy(logits, labels, reduction="sum")
+                loss = cross_entropy(logits_of(inputs), labels, reduction="sum")
                 slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(a * b).sum() for a, b in zip(slopes, directions, strict=True)]).sum()
                 second = torch.autograd.grad(slope, parameters, materialize_grads=True)

@@ -702,13 +702,12 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The features through the store; with all logits, unless none are asked for and they take much room."""
         n_features = probe.features.shape[1]
         logits = n_logits != 0 or 4 * probe.n_classes <= n_features
-        dtype = None if self._storage is None or self._storage.dtype is None else getattr(torch, self._storage.dtype)
         columns = [
-            Column("features", dtype or probe.features.dtype, n_features),
+            Column("features", self._stored_dtype or probe.features.dtype, n_features),
             Column("labels", torch.int64),
             Column("logits", probe.logits.dtype, probe.n_classes),
         ]
-        work = FeatureShards(self.extractor, self._data, probe, dtype, logits)
+        work = FeatureShards(self.extractor, self._data, probe, self._stored_dtype, logits)
         tensors = self._stored("features", {}, columns if logits else columns[:2], work)
         if tensors is None:
             return None
@@ -735,6 +734,12 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         for rows, inputs, labels in self._data.numbered() if stream is None else stream.batches():
             probe.check_reading(rows.start, inputs, labels, self.get_name())
             yield rows, place(inputs), labels.to(self.device)
+
+    @property
+    def _stored_dtype(self) -> torch.dtype | None:
+        """The type of stored features and projections; None: the one that they are computed in."""
+        name = None if self._storage is None else self._storage.dtype
+        return None if name is None else getattr(torch, name)
 
     def _stored(
         self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork

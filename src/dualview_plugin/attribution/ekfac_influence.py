@@ -63,15 +63,7 @@ class EKFACInfluence(OutputGradients):
         memory_budget: int = 2**30,
         **common: Unpack[CommonOptions],
     ) -> None:
-        super().__init__(
-            model,
-            final_fc_layer,
-            train_dataset,
-            normalize_train=False,
-            layers=layers,
-            memory_budget=memory_budget,
-            **common,
-        )
+        super().__init__(model, final_fc_layer, train_dataset, layers=layers, memory_budget=memory_budget, **common)
         self.damping = check_positive(damping, "damping", self.get_name())
 
     def _counted_layers(self) -> tuple[str, ...]:

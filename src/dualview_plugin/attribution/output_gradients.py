@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualview_plugin.attribution.gradient_similarity import FIRST_SAMPLES, GradientSimilarity
 from dualview_plugin.batches import Batch, rows_of, split
+from dualview_plugin.data import TrainData
 from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import LogProbabilities, PerSampleGradients, SampleGradients
@@ -21,11 +22,18 @@ class OutputGradients(GradientSimilarity):
 
     The gradient of log p_c is minus that of the cross entropy; a product of two of them is that of the losses.
 
+    Training gradients keep their norms: the options are those of the base but for ``normalize_train``.
+
     Note:
         A subclass names the output as ``_output``, and the modules whose parameters count by ``_counted_layers``.
     """
 
     _output: ClassVar[type[Caller]] = LogProbabilities
+
+    def __init__(
+        self, model: nn.Module, final_fc_layer: nn.Module | str, train_dataset: TrainData, **options: Any
+    ) -> None:
+        super().__init__(model, final_fc_layer, train_dataset, normalize_train=False, **options)
 
     def _check_probe(self, features: Tensor, logits: Tensor) -> None:
         """Log-probabilities need a second class."""

@@ -128,12 +128,6 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         computed = self._layout.dense.dtype
         return [Column("projected", self._stored_dtype or computed, self.n_components), Column("norms", computed)]
 
-    @property
-    def _stored_dtype(self) -> torch.dtype | None:
-        """The type of stored projections; None: the one that they are computed in."""
-        name = None if self._storage is None else self._storage.dtype
-        return None if name is None else getattr(torch, name)
-
     def _project_ranges(self, ranges: Iterable[range]) -> Iterator[RangeResult]:
         """The projections (n, n_components) and the norms (n,) of the training gradients in ranges of positions."""
         stream = RangeStream(self._data, ranges)

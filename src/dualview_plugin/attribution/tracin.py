@@ -103,12 +103,9 @@ class TracIn(DataAttribution):
         common |= {"cache_dir": self.cache_dir, "show_progress": self.show_progress}
         arguments = network, self.extractor.layer_name, self.train_dataset
         if self.n_components is None:
-            return _LossSimilarity(
-                *arguments, normalize_train=False, layers=self.layers, memory_budget=self.memory_budget, **common
-            )
+            return _LossSimilarity(*arguments, layers=self.layers, memory_budget=self.memory_budget, **common)
         return _ProjectedLossSimilarity(
             *arguments,
-            normalize_train=False,
             layers=self.layers,
             memory_budget=self.memory_budget,
             n_components=self.n_components,

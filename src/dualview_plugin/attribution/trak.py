@@ -62,7 +62,6 @@ class TRAK(OutputGradients, ProjectedGradientSimilarity):
             train_dataset,
             n_components=n_components,
             seed=seed,
-            normalize_train=False,
             layers=layers,
             memory_budget=memory_budget,
             **common,

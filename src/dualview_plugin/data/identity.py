@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from dualview_plugin.batches import Batch, leaves, structure
-from dualview_plugin.data.stamp import len_of
+from dualview_plugin.data.stamp import DEPTH, len_of, wrapped_datasets
 from dualview_plugin.network import byte_view
 
-_DEPTH = 8  # of datasets that wrap datasets
 _BLOCK = 2**16
 _NUMBERS = {int, float, complex, bool, bytes, type(None)}
 
@@ -65,7 +64,7 @@ def known_content(dataset: Any, unfilled: Collection[int] = ()) -> KnownContent:
     """
     digest, whole = hashlib.blake2b(digest_size=16), True
     seen = set(unfilled)
-    for part in _parts(dataset, _DEPTH, seen):
+    for part in _parts(dataset, DEPTH, seen):
         if part is None:
             whole = False
         else:
@@ -107,12 +106,10 @@ def _of_attributes(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes |
     attributes: dict[str, Any] = getattr(dataset, "__dict__", {})
     for name in sorted(attributes):
         value = attributes[name]
-        if name in ("dataset", "datasets") or id(value) in seen:
+        if isinstance(value, Dataset) or name in ("dataset", "datasets") or id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, Dataset):
-            yield from _wrapped(value, depth, seen)
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             columns = [value[key] for key in sorted(value, key=str)]
             if columns and all(_is_column(column, n_samples) for column in columns):
                 yield from _of_entries([sorted(map(str, value)), *columns])
@@ -120,9 +117,8 @@ def _of_attributes(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes |
             yield from _of_array(value) if isinstance(value, (Tensor, np.ndarray)) else _of_entries(value)
         elif isinstance(value, tuple) and value and all(isinstance(part, Tensor) for part in value):
             yield from _of_entries(value)
-    for inner in (attributes.get("dataset"), *(attributes.get("datasets") or ())):
-        if hasattr(inner, "__len__") and hasattr(inner, "__getitem__"):
-            yield from _wrapped(inner, depth, seen)
+    for inner in wrapped_datasets(attributes):
+        yield from _wrapped(inner, depth, seen)
 
 
 def _is_column(value: Any, n_samples: int) -> bool:

@@ -29,7 +29,7 @@ def split_labels(batch: Any, owner: str, parameter: str) -> tuple[Any, Any]:
         raise InvalidTypeError(parameter, owner, constraint, f"the names {', '.join(map(str, batch))}")
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         constraint = "a dataset of (input, label) pairs, (inputs, …, label) or dictionaries"
-        raise InvalidTypeError(parameter, owner, constraint, _describe(batch))
+        raise InvalidTypeError(parameter, owner, constraint, described(batch))
     *inputs, labels = batch
     return inputs[0] if len(inputs) == 1 else tuple(inputs), labels
 
@@ -86,8 +86,8 @@ def class_labels(labels: Any, output: int | None, owner: str, parameter: str) ->
     return classes
 
 
-def _describe(batch: object) -> str:
-    """A batch's type, in a few words."""
-    if isinstance(batch, (tuple, list)):
-        return f"a {type(batch).__name__} of " + ", ".join(type(part).__name__ for part in batch)
-    return type(batch).__name__
+def described(value: object) -> str:
+    """The type of a batch or a sample, in a few words."""
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of " + ", ".join(type(part).__name__ for part in value)
+    return type(value).__name__

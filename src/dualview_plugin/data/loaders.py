@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -127,6 +127,8 @@ def loader_of_batches(loader: DataLoader[Any], batches: Iterable[list[int]]) -> 
     )
 
 
-def sequential_loader(dataset: Any, batch_size: int) -> DataLoader[Any]:
+def sequential_loader(
+    dataset: Any, batch_size: int, collate: Callable[[list[Any]], Any] | None = None
+) -> DataLoader[Any]:
     """A loader of ours over a dataset, which draws nothing from the global random state."""
-    return DataLoader(dataset, batch_size=batch_size, shuffle=False, generator=torch.Generator())
+    return DataLoader(dataset, batch_size=batch_size, shuffle=False, collate_fn=collate, generator=torch.Generator())

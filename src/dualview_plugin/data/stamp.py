@@ -12,13 +12,13 @@ from torch.utils.data import Dataset
 
 from dualview_plugin.data.labels import LABEL_NAMES
 
-_DEPTH = 8  # of datasets that wrap datasets
+DEPTH = 8  # of datasets that wrap datasets
 
 
 def unfilled_lists(dataset: Any) -> frozenset[int]:
     """The ids of lists of nothing but None that a dataset holds, or one in it: room for what it will have read."""
     found = [dataset]
-    for inner in (dataset, *_wrapped(vars(dataset) if hasattr(dataset, "__dict__") else {})):
+    for inner in (dataset, *wrapped_datasets(vars(dataset) if hasattr(dataset, "__dict__") else {})):
         found += vars(inner).values() if hasattr(inner, "__dict__") else ()
     return frozenset(id(value) for value in found if type(value) is list and all(entry is None for entry in value))
 
@@ -31,7 +31,7 @@ def dataset_stamp(dataset: Any, unfilled: Collection[int] = ()) -> str:
     they are made of, and the versions of their tensors. Lists of the ids ``unfilled`` do not count.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for part in _parts(dataset, _DEPTH, unfilled):
+    for part in _parts(dataset, DEPTH, unfilled):
         digest.update(part)
         digest.update(b"|")
     return digest.hexdigest()
@@ -50,11 +50,11 @@ def _parts(dataset: Any, depth: int, unfilled: Collection[int]) -> Iterator[byte
             yield from _of_value(attributes[name], n_samples)
     if not depth:
         return
-    for inner in _wrapped(attributes):
+    for inner in wrapped_datasets(attributes):
         yield from _parts(inner, depth - 1, unfilled)
 
 
-def _wrapped(attributes: Mapping[str, Any]) -> Iterator[Any]:
+def wrapped_datasets(attributes: Mapping[str, Any]) -> Iterator[Any]:
     """The datasets among the attributes of one."""
     wrapped = [attributes.get("dataset"), *(attributes.get("datasets") or ())]
     named = {id(inner) for inner in wrapped}

@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dualview_plugin.batches import Batch, alike, concatenated, leaves, n_rows, rows_of, same_values, split, structure
 from dualview_plugin.data.conversion import as_batch
 from dualview_plugin.data.labels import inputs_like
-from dualview_plugin.data.loaders import check_dataset, check_loader, check_rows, counted_batches, kept_generators
+from dualview_plugin.data.loaders import (
+    check_dataset,
+    check_loader,
+    check_rows,
+    counted_batches,
+    kept_generators,
+    sequential_loader,
+)
 from dualview_plugin.data.samples import probe_indices
 from dualview_plugin.errors import InvalidValueError, RandomDataWarning
 
@@ -53,8 +59,7 @@ class TestInputs:
         self.owner, self._like, self._any_structure = owner, like, any_structure
         self._source: Batch | DataLoader[Any]
         if isinstance(inputs, list) and inputs and all(isinstance(sample, Mapping) for sample in inputs):
-            listed: Any = inputs
-            inputs = DataLoader(listed, batch_size=_LOADED, collate_fn=collate, generator=torch.Generator())
+            inputs = sequential_loader(inputs, _LOADED, collate)
         if isinstance(inputs, TestInputs):
             self._source = inputs._source
         elif isinstance(inputs, DataLoader):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dualview_plugin.batches import Batch, leaves, rows_of
 from dualview_plugin.data.conversion import as_batch
 from dualview_plugin.data.identity import KnownContent, SamplesDigest, known_content
-from dualview_plugin.data.labels import LabelFunction, class_labels, split_labels
+from dualview_plugin.data.labels import LabelFunction, class_labels, described, split_labels
 from dualview_plugin.data.loaders import (
     check_dataset,
     check_loader,
@@ -150,7 +150,7 @@ class TrainingData:
             if self.loader.collate_fn is not default_collate:
                 raise
             constraint = "of (input, label) pairs that torch collates; else pass a DataLoader with a collate_fn"
-            raise InvalidTypeError(PARAMETER, self.owner, constraint, _describe(samples[0])) from error
+            raise InvalidTypeError(PARAMETER, self.owner, constraint, described(samples[0])) from error
 
     def probe_indices(self) -> list[int]:
         """The positions of the samples that are looked at before heavy work."""
@@ -194,10 +194,3 @@ class TrainingData:
         for part in (*leaves(converted), labels):
             check_rows(len(part) if part.ndim else 0, size, self.owner, PARAMETER)
         return converted, labels
-
-
-def _describe(sample: object) -> str:
-    """The type of a sample, in a few words."""
-    if isinstance(sample, (tuple, list)):
-        return f"a {type(sample).__name__} of " + ", ".join(type(part).__name__ for part in sample)
-    return type(sample).__name__

@@ -165,6 +165,30 @@ class FeatureExtractor:
         got += "" if expected is None else f" for {expected} features"
         raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
 
+    def training_answers(
+        self, start: int, inputs: Batch, labels: Tensor, place: Placement, probe: Probe | None
+    ) -> tuple[Tensor, Tensor]:
+        """Features (n, n_features) and logits (n, n_classes) of a batch of training points, once all is tested.
+
+        Args:
+            start: the position of the first point.
+            inputs: as the dataset gives them.
+            labels: (n,).
+            place: the network's.
+            probe: samples and answers that must come again.
+
+        Raises:
+            InvalidValueError: a label is out of range of the network's outputs, a feature or logit is not finite, or
+                the batch is not what the probe has seen.
+        """
+        features, logits = self(place(inputs), "train_dataset")
+        check_labels(labels, logits.shape[1], self.owner)
+        if probe is not None:
+            probe.check_reading(start, inputs, labels, self.owner)
+            probe.check_answers(start, features, logits, self.owner)
+        check_finite(features, logits, "train_dataset", self.owner, start)
+        return features, logits
+
     @torch.no_grad()
     def extract(
         self,
@@ -194,12 +218,7 @@ class FeatureExtractor:
         with guest(self.model):
             start = 0
             for inputs, batch_labels in data.batches(description="penultimate features", show_progress=show_progress):
-                batch_features, batch_logits = self(place(inputs), "train_dataset")
-                check_labels(batch_labels, batch_logits.shape[1], self.owner)
-                if probe is not None:
-                    probe.check_reading(start, inputs, batch_labels, self.owner)
-                    probe.check_answers(start, batch_features, batch_logits, self.owner)
-                check_finite(batch_features, batch_logits, "train_dataset", self.owner, start)
+                batch_features, batch_logits = self.training_answers(start, inputs, batch_labels, place, probe)
                 features.append(batch_features)
                 logits.append(batch_logits)
                 labels.append(batch_labels.to(place.device))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dualview_plugin.data import RangeResult, RangeStream, TrainingData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.features.extraction import FeatureExtractor, check_finite, check_labels
+from dualview_plugin.features.extraction import FeatureExtractor
 from dualview_plugin.features.probe import Probe
 from dualview_plugin.network import Placement, guest
 
@@ -39,14 +39,9 @@ class FeatureShards:
     @torch.no_grad()
     def _columns(self, stream: RangeStream) -> Iterator[dict[str, Tensor]]:
         """The columns of each batch."""
-        owner = self.extractor.owner
         place = Placement.of(self.extractor.model)
         for rows, inputs, labels in stream.batches():
-            features, logits = self.extractor(place(inputs), "train_dataset")
-            check_labels(labels, logits.shape[1], owner)
-            self.probe.check_reading(rows.start, inputs, labels, owner)
-            self.probe.check_answers(rows.start, features, logits, owner)
-            check_finite(features, logits, "train_dataset", owner, rows.start)
+            features, logits = self.extractor.training_answers(rows.start, inputs, labels, place, self.probe)
             columns = {"features": in_precision(features, self.dtype), "labels": labels}
             yield {**columns, "logits": logits} if self.logits else columns
 

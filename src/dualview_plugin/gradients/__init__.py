@@ -4,7 +4,7 @@ from dualview_plugin.gradients.direction import Direction
 from dualview_plugin.gradients.factored_projection import FactoredProjection
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.model_outputs import LogProbabilities, Margins, log_probabilities, margins
-from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters
+from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters, twice_differentiable
 from dualview_plugin.gradients.per_sample import PerSampleGradients
 from dualview_plugin.gradients.projection import GaussianProjection
 from dualview_plugin.gradients.sample_gradients import SampleGradients
@@ -22,4 +22,5 @@ __all__ = [
     "log_probabilities",
     "margins",
     "select_parameters",
+    "twice_differentiable",
 ]

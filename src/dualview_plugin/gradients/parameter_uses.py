@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients.layer_rules import LayerRule, rule_of
+from dualview_plugin.network import evaluating
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,13 @@ def differentiable(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> 
     finally:
         for parameter, before in required:
             parameter.requires_grad_(before)
+
+
+@contextmanager
+def twice_differentiable(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """As :func:`differentiable`, for gradients of gradients in eval mode: attention's fast kernels have none."""
+    with evaluating(model), differentiable(model, parameters), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dualview_plugin.batches import Batch, concatenated, mapped, rows_of
 from dualview_plugin.errors import InvalidValueError
@@ -21,7 +20,7 @@ from dualview_plugin.gradients.autograd_fallback import (
 from dualview_plugin.gradients.batch_pass import BatchPass
 from dualview_plugin.gradients.direction import Direction, summed
 from dualview_plugin.gradients.logits import Logits
-from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters
+from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters, twice_differentiable
 from dualview_plugin.gradients.sample_gradients import OuterProducts, SampleGradients
 from dualview_plugin.network import Caller, evaluating
 
@@ -165,12 +164,7 @@ class PerSampleGradients:
     def _products(self, sample: Batch, label: Tensor, product: Callable[[str, Tensor], Tensor]) -> list[Tensor]:
         """The products of ∇_θ f_c(x) in each parameter, with their graph."""
         products: list[Tensor] = []
-        # The fast kernels of attention have no second derivative.
-        with (
-            evaluating(self._model),
-            differentiable(self._model, self._parameters),
-            sdpa_kernel(SDPBackend.MATH),
-        ):
+        with twice_differentiable(self._model, self._parameters):
             logit = self._logits(sample).gather(1, label.clone()[None, None]).sum()
 
             def visit(name: str, gradient: Tensor) -> None:

@@ -8,7 +8,9 @@ import re
 import socket
 import stat
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{32}")
 _LARGEST_TEXT = 2**24
@@ -20,17 +22,17 @@ class DamagedFileError(Exception):
     """A file is not what was written; the message says in what way. Users never see it."""
 
 
-def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write the parts under a temporary name, bring them to the disk, and rename.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under a temporary name; after the block it is brought to the disk and renamed.
 
     Raises:
-        OSError: the file cannot be written; nothing is left of it.
+        OSError: the file cannot be written; nothing is left of it, and what was there stays.
     """
     name = path.parent / f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
     try:
         with open(name, "xb") as file:
-            for part in parts:
-                file.write(part)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
@@ -38,6 +40,13 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             name.unlink()
         raise
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write the parts into one file, as :func:`whole_file` does."""
+    with whole_file(path) as file:
+        for part in parts:
+            file.write(part)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.storage.arrays import dtype_name, npy_parts, parsed_npy
-from dualview_plugin.storage.files import DamagedFileError
+from dualview_plugin.storage.files import DamagedFileError, whole_file
 
 _DESCRIPTION = "description.json"
 _LARGEST_DESCRIPTION = 2**26
@@ -28,21 +26,12 @@ def write_saved(path: Path, description: Mapping[str, Any], tensors: Sequence[Te
         OSError: the file cannot be written; what was there stays.
     """
     arrays = [{"dtype": dtype_name(tensor.dtype), "shape": list(tensor.shape)} for tensor in tensors]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(_DESCRIPTION, json.dumps({**description, "arrays": arrays}, indent=1))
-                for number, tensor in enumerate(tensors):
-                    with archive.open(_member(number), "w", force_zip64=True) as member:
-                        for part in npy_parts(tensor):
-                            member.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_DESCRIPTION, json.dumps({**description, "arrays": arrays}, indent=1))
+        for number, tensor in enumerate(tensors):
+            with archive.open(_member(number), "w", force_zip64=True) as member:
+                for part in npy_parts(tensor):
+                    member.write(part)
 
 
 def read_saved(path: Path) -> tuple[dict[str, Any], list[Tensor]]:
