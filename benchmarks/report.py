@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import big_table, representer_variants, table1, table2
+from benchmarks import big_table, projections, representer_variants, table1, table2
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row, Rows, settings_of
 
@@ -44,7 +44,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
 def pages() -> list[tuple[Path, str]]:
     """The documents with markers, as they should be."""
     found = []
-    for path in sorted((*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), ROOT / "benchmarks" / "README.md")):
+    for path in sorted((*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"))):
         text = path.read_text()
         if _MARKED.search(text):
             found.append((path, _MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[4]}", text)))
@@ -122,6 +122,20 @@ def _scores() -> str:
     return as_markdown(["method", *metrics], [[m, *(means.get((m, x), "–") for x in metrics)] for m in methods])
 
 
+def _projections() -> str:
+    """SIM-rp's projections beside exact SIM."""
+    cells = [
+        [
+            row["projection"],
+            str(row["n_components"]),
+            f"{row['fit_seconds']:.1f}",
+            *(f"{row[name]:.3f}" for name in ("error", "correlation", "top_10")),
+        ]
+        for row in projections.summary(Rows("projections", "mnist").flat())
+    ]
+    return as_markdown(["projection", "components", "fit, s", "error", "correlation", "top-10"], cells)
+
+
 def _big_table_rows(setting: str, folder: Path = RESULTS) -> list[Row]:
     return Rows("big_table", setting, folder).flat()
 
@@ -196,6 +210,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "constants on mnist": lambda: _constants("mnist"),
     "times on mnist": _times,
     "scores on mnist": _scores,
+    "projections on mnist": _projections,
     "big digits detection": lambda: _big_table(
         "digits",
         ("standard", "grouped", "mixed"),
