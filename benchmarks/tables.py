@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attribute, big_table, projections, published, representer_variants, table1, table2
+from benchmarks import attribute, big_table, projections, published, ranks, representer_variants, table1, table2
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row, Rows
 
@@ -233,6 +233,21 @@ def _big_costs(setting: str) -> str:
     return as_markdown(["method", "fit, s", "explanations, s", "peak, MiB"], body)
 
 
+def _big_ranks(setting: str) -> str:
+    """Mean ranks, the best above."""
+    found = ranks.ranks(big_table_scores(setting))
+    metrics = [metric for metric in ranks.DIRECTIONS if any(metric in of_one for of_one in found.values())]
+    body = [
+        [
+            method,
+            f"{ranks.mean_rank(of_one):.1f}",
+            *(f"{of_one[metric]:.1f}" if metric in of_one else "–" for metric in metrics),
+        ]
+        for method, of_one in found.items()
+    ]
+    return as_markdown(["method", "mean", *metrics], body)
+
+
 _BIG = {
     "detection": (
         ("standard", "grouped", "mixed"),
@@ -262,6 +277,7 @@ def _of_the_big_table(setting: str) -> dict[str, Callable[[], str]]:
         f"big {setting} {name}": lambda worlds=worlds, metrics=metrics: _big(setting, worlds, metrics)  # type: ignore[misc]
         for name, (worlds, metrics) in _BIG.items()
     }
+    made[f"big {setting} ranks"] = lambda: _big_ranks(setting)
     return made | {f"big {setting} costs": lambda: _big_costs(setting)}
 
 
