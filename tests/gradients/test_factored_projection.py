@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.gradients import FactoredProjection, PerSampleGradients, SampleGradients
+from dualview_plugin.gradients import (
+    FactoredProjection,
+    OuterProducts,
+    PerSampleGradients,
+    SampleGradients,
+    cheaper_projection,
+)
 from tests.conftest import TOLERANCES
 from tests.gradients.networks import gradient_by_gradient, make
 
@@ -83,3 +89,26 @@ def test_estimate_is_unbiased_with_the_stated_variance(small: int, monkeypatch: 
     assert float(deviations.abs().max()) < 4.5
     torch.testing.assert_close(estimates.var(0), variance, rtol=0.3, atol=0)
     assert bool((excess > 0).any()) == (small == 0)
+
+
+@pytest.mark.parametrize(
+    ("n_positions", "n_channels", "expected"),
+    [(1, 70, True), (16, 512, True), (64, 256, True), (1024, 64, False), (1, 60, False)],
+    ids=["linear layer", "last convolutions", "middle convolutions", "first convolutions", "small matrix"],
+)
+def test_the_form_that_is_projected_and_measured_with_fewer_products(
+    n_positions: int, n_channels: int, expected: bool
+) -> None:
+    """The layers of a residual network: many positions with few channels first, few with many last."""
+    product = OuterProducts(
+        torch.zeros(1, n_positions, n_channels), torch.zeros(1, n_positions, n_channels), n_channels
+    )
+    assert cheaper_projection(product, 128) is expected
+
+
+def test_the_form_does_not_change_gradients() -> None:
+    model, inputs, target = make("wide convolution")
+    expected = gradient_by_gradient(model, inputs, target)
+    for prefers in (lambda product: True, lambda product: False):
+        gradients = PerSampleGradients(model, prefers_outer=prefers)(inputs, target)
+        torch.testing.assert_close(gradients.inner(gradients), expected @ expected.mT, **EXACT)

@@ -14,8 +14,14 @@ from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch, leaves, mapped, rows_of, samples, split
 from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.gradients import Direction, PerSampleGradients, SampleGradients
-from dualview_plugin.network import layer_name
+from dualview_plugin.gradients import (
+    Direction,
+    OuterProducts,
+    PerSampleGradients,
+    SampleGradients,
+    cheaper_inner_product,
+)
+from dualview_plugin.network import Caller, layer_name
 from dualview_plugin.validation import check_integer
 
 # Training points from which the form of the gradients is learned.
@@ -85,12 +91,27 @@ class GradientSimilarity(DataAttribution):
 
     def _start(self) -> None:
         """Gradients of the network as it is now, and the memory that one of them takes."""
-        doubles_single = self.extractor.doubles_single
         self._gradients = PerSampleGradients(
-            self.extractor.call, self.layers, owner=self.get_name(), doubles_single=doubles_single
+            self._differentiated(),
+            self._counted_layers(),
+            owner=self.get_name(),
+            doubles_single=self.extractor.doubles_single,
+            prefers_outer=self._prefers_outer,
         )
         inputs, labels = next(iter(self._training_batches()))
         self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
+
+    def _differentiated(self) -> Caller:
+        """The map from a batch to what is differentiated."""
+        return self.extractor.call
+
+    def _counted_layers(self) -> tuple[str, ...] | None:
+        """Dotted names of the modules whose parameters count; None: the whole network."""
+        return self.layers
+
+    def _prefers_outer(self, product: OuterProducts) -> bool:
+        """In which form the gradients of a matrix are held."""
+        return cheaper_inner_product(product)
 
     @property
     def block_size(self) -> int:

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dualview_plugin.attribution.gradient_similarity import FIRST_SAMPLES, GradientSimilarity
-from dualview_plugin.batches import Batch, rows_of, split
+from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
+from dualview_plugin.batches import Batch, split
 from dualview_plugin.data import TrainData
 from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import LogProbabilities, PerSampleGradients, SampleGradients
+from dualview_plugin.gradients import LogProbabilities, SampleGradients
 from dualview_plugin.network import Caller
 from dualview_plugin.storage import Column
 
@@ -41,20 +41,9 @@ class OutputGradients(GradientSimilarity):
         if logits.shape[1] < 2:
             raise InvalidValueError("model", self.get_name(), "a network of at least two classes", "one")
 
-    def _counted_layers(self) -> tuple[str, ...] | None:
-        """Dotted names of the modules whose parameters count; None: the whole network."""
-        return self.layers
-
-    def _start(self) -> None:
+    def _differentiated(self) -> Caller:
         call = self.extractor.call
-        self._gradients = PerSampleGradients(
-            self._output(call.model, call.owner, call.forward, call.output),
-            self._counted_layers(),
-            owner=self.get_name(),
-            doubles_single=self.extractor.doubles_single,
-        )
-        inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
+        return self._output(call.model, call.owner, call.forward, call.output)
 
     def _stored(
         self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork

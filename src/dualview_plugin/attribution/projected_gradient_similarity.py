@@ -13,7 +13,14 @@ from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
 from dualview_plugin.batches import Batch
 from dualview_plugin.data import RangeResult, RangeStream, TrainData
 from dualview_plugin.features import in_precision
-from dualview_plugin.gradients import Direction, FactoredProjection, GaussianProjection, SampleGradients
+from dualview_plugin.gradients import (
+    Direction,
+    FactoredProjection,
+    GaussianProjection,
+    OuterProducts,
+    SampleGradients,
+    cheaper_projection,
+)
 from dualview_plugin.network import guest
 from dualview_plugin.storage import Column
 from dualview_plugin.validation import check_integer, check_option
@@ -116,6 +123,12 @@ class ProjectedGradientSimilarity(GradientSimilarity):
     def _resume(self) -> None:
         super()._resume()
         self._projection = self._make_projection()
+
+    def _prefers_outer(self, product: OuterProducts) -> bool:
+        """In the form that the projection handles faster."""
+        if self.projection == "factored":
+            return cheaper_projection(product, self.n_components)
+        return super()._prefers_outer(product)
 
     def _make_projection(self) -> GaussianProjection | FactoredProjection:
         """P, by the choice of ``projection``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from dualview_plugin.batches import Batch
 from dualview_plugin.gradients.autograd_fallback import at_least_float32, visit_gradients
-from dualview_plugin.gradients.layer_rules import prefers_outer
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.parameter_uses import LayerCall, count_uses, recorded_calls
 from dualview_plugin.gradients.sample_gradients import OuterProducts, exact_norms, sum_of
@@ -91,8 +90,8 @@ class BatchPass:
             and all(use.call.has_rows(n_samples) and len(use.delta) == n_samples for use in own)
         }
 
-    def wants_outer(self, name: str) -> bool:
-        """Whether all uses of a parameter have an outer rule of one kind that is cheaper than the dense one."""
+    def wants_outer(self, name: str, prefers_outer: Callable[[OuterProducts], bool]) -> bool:
+        """Whether all uses of a parameter have an outer rule of one kind, and it is preferred to the dense one."""
         uses = self._by_name[name]
         if not all(use.has_outer for use in uses):
             return False

@@ -67,6 +67,18 @@ class _Whole:
         return max(1, _FACTOR_ELEMENTS // len(self.entries))
 
 
+def cheaper_projection(product: OuterProducts, n_components: int) -> bool:
+    """Whether projection and norm of a sample's outer products cost less than those of their sum, the matrix."""
+    n_terms, n_columns = product.right.shape[1:]
+    size = product.n_rows * n_columns
+    if size <= _SMALL:
+        return False
+    factors = n_columns + (1 if product.one_hot else product.n_rows)
+    in_factors = n_terms * factors * (n_components + n_terms)
+    summed_up = n_terms * (n_columns if product.one_hot else size)
+    return bool(in_factors <= summed_up + size * (n_components + 1))
+
+
 class FactoredProjection:
     """A random linear map P from gradients to k = ``n_components`` numbers that acts on the factors of matrices.
 

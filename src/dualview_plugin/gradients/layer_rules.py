@@ -70,7 +70,7 @@ def _sample_axes(module: nn.Module) -> int:
     return 1 if kernel is None else 1 + len(kernel)
 
 
-def prefers_outer(product: OuterProducts) -> bool:
+def cheaper_inner_product(product: OuterProducts) -> bool:
     """Whether an inner product of two such sums of outer products costs less than that of the two matrices."""
     n_terms, n_columns = product.right.shape[1:]
     left_cost = 1 if product.one_hot else product.n_rows

@@ -19,6 +19,7 @@ from dualview_plugin.gradients.autograd_fallback import (
 )
 from dualview_plugin.gradients.batch_pass import BatchPass
 from dualview_plugin.gradients.direction import Direction, summed
+from dualview_plugin.gradients.layer_rules import cheaper_inner_product
 from dualview_plugin.gradients.logits import Logits
 from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters, twice_differentiable
 from dualview_plugin.gradients.sample_gradients import OuterProducts, SampleGradients
@@ -60,6 +61,8 @@ class PerSampleGradients:
         layers: dotted names of the layers whose parameters θ count; None for all.
         owner: the class that asks, for error messages.
         doubles_single: pass a batch of one twice, for a network that squeezes its batch axis away.
+        prefers_outer: whether outer products like these are worth more than their sum, the matrix. By default whether
+            inner products of them cost less.
 
     Raises:
         InvalidValueError: the output is no matrix, or does not depend on the parameters in a way that autograd can
@@ -77,11 +80,12 @@ class PerSampleGradients:
         *,
         owner: str = "PerSampleGradients",
         doubles_single: bool = False,
+        prefers_outer: Callable[[OuterProducts], bool] = cheaper_inner_product,
     ) -> None:
         call = model if isinstance(model, Caller) else Caller(model, owner)
         self._parameters = select_parameters(call.model, layers, owner)
         self._logits = Logits(call, doubles_single)
-        self._model, self._owner = call.model, owner
+        self._model, self._owner, self._prefers_outer = call.model, owner, prefers_outer
         self._plan: _Plan | None = None
         self._with_rule: set[str] = set()
         self._vectorises: dict[tuple[str, ...], bool] = {}
@@ -205,7 +209,8 @@ class PerSampleGradients:
         self._check_network(batch)
         few = [self._pass(concatenated([sample] * size), target.expand(size)) for size in (2, 3)]
         self._with_rule = batch.covered() & few[0].covered() & few[1].covered()
-        wants = [name for name in self._parameters if name in self._with_rule and few[0].wants_outer(name)]
+        served = [name for name in self._parameters if name in self._with_rule]
+        wants = [name for name in served if few[0].wants_outer(name, self._prefers_outer)]
         outer = {name: few[0].outer(name).one_hot for name in wants}
         return _Plan(batch.uses, outer, tuple(name for name in self._parameters if name not in outer))
 
