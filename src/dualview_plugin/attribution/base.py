@@ -398,7 +398,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
                 rows = indices[start : start + len(classes)]
                 start += len(classes)
                 maps.append(self._block_maps(batch, classes, rows, name))
-        return joined_maps(maps, self.get_name(), test.padded_in_front)
+            return joined_maps(maps, self.get_name(), test.padded_in_front)
 
     @property
     def _map_size(self) -> int:

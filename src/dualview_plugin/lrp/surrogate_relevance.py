@@ -95,7 +95,7 @@ class SurrogateRelevance:
             relevance = Propagation(method.extractor, composite, owner, name)
             maps = [relevance(batch, partial(_logit_shares, method, classes)) for batch, classes in blocks]
             joined: Tensor = joined_maps(maps, owner, test.padded_in_front)
-        return joined
+            return joined
 
 
 def _logit_shares(method: FeatureKernelAttribution, target: Tensor, features: Tensor) -> Tensor:
