@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,19 +75,29 @@ class EKFACInfluence(OutputGradients):
         if self.layers is None:
             found = tuple(name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d)))
         else:
-            found = self.layers
+            first = {id(module): name for name, module in modules.items()}
+            found = tuple(first[id(self.model.get_submodule(name))] for name in self.layers)
         if not found:
             raise InvalidValueError("model", self.get_name(), "a network with linear or convolutional layers", "none")
         for name in found:
             _check_layer(name, modules[name], self.get_name())
+        self._check_own_parameters(found)
         return found
+
+    def _check_own_parameters(self, layers: Collection[str]) -> None:
+        """Refuse layers whose parameters another module uses too, and those that compute their weight from others."""
+        held = [list(module._parameters.values()) for module in self.model.modules()]
+        uses = Counter(id(parameter) for parameters in held for parameter in parameters)
+        for name in layers:
+            layer = self.model.get_submodule(name)
+            own = {id(parameter) for parameter in layer._parameters.values()}
+            if any(id(parameter) not in own or uses[id(parameter)] > 1 for parameter in layer.parameters()):
+                constraint = "layers with a weight and a bias of their own, shared with no other and not parametrized"
+                raise InvalidValueError("layers", self.get_name(), constraint, repr(name))
 
     def _start(self) -> None:
         super()._start()
-        names = self._counted_layers()
-        chosen = select_parameters(self.model, names, self.get_name())
-        if sum(len(list(self.model.get_submodule(name).parameters())) for name in names) != len(chosen):
-            raise InvalidValueError("layers", self.get_name(), "layers that share no parameters", repr(names))
+        chosen = select_parameters(self.model, self._counted_layers(), self.get_name())
         self._slices, start = {}, 0
         for name, parameter in chosen.items():
             self._slices[name] = slice(start, start + parameter.numel())
