@@ -90,6 +90,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.modifications import PoisonedLabels as PoisonedLabels
     from dualview_plugin.modifications import frame_and_square as frame_and_square
     from dualview_plugin.plots import plot_pairwise_relevance as plot_pairwise_relevance
+    from dualview_plugin.plots import plot_pairwise_texts as plot_pairwise_texts
     from dualview_plugin.plots import plot_poisoning_curves as plot_poisoning_curves
     from dualview_plugin.plots import plot_training_points as plot_training_points
     from dualview_plugin.plots import plot_training_texts as plot_training_texts
@@ -194,6 +195,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
     ),
     "plots": (
         "plot_pairwise_relevance",
+        "plot_pairwise_texts",
         "plot_poisoning_curves",
         "plot_training_points",
         "plot_training_texts",

@@ -111,3 +111,31 @@ def test_other_layers_are_refused() -> None:
     train = TensorDataset(torch.randn(9, 4), torch.arange(9) % 3)
     with pytest.raises(InvalidValueError, match="by exactly one run"):
         EKFACInfluence(twice, "3", train, show_progress=False).fit()
+
+
+def test_a_layer_of_two_names_is_one_layer() -> None:
+    world = small_world()
+    expected = ekfac(world).attribute(world.x_test, TARGET)
+    world.model.alias = world.model.hidden
+    torch.testing.assert_close(ekfac(world).attribute(world.x_test, TARGET), expected)
+    named = ekfac(world, layers=["conv", "alias", "fc"]).attribute(world.x_test, TARGET)
+    torch.testing.assert_close(named, expected)
+
+
+def tied() -> nn.Module:
+    """A head whose weight is the embedding's, as of language models."""
+    model = nn.Sequential(nn.Embedding(5, 6), nn.Flatten(), nn.Linear(6, 5, bias=False))
+    model[2].weight = model[0].weight
+    return model
+
+
+def parametrized() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)))
+
+
+@pytest.mark.parametrize("layers", [None, ["2"]])
+@pytest.mark.parametrize("make", [tied, parametrized])
+def test_weights_that_are_not_the_layers_own_are_refused_at_construction(make: Any, layers: Any) -> None:
+    train = TensorDataset(torch.zeros(9, 1, dtype=torch.int64), torch.arange(9) % 3)
+    with pytest.raises(InvalidValueError, match=r"layers with a weight and a bias of their own, .* got '2'"):
+        EKFACInfluence(make(), "2", train, layers=layers, show_progress=False)

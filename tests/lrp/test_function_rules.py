@@ -403,3 +403,24 @@ def test_a_forward_of_the_users_own_comes_back() -> None:
 def test_another_softmax_is_refused() -> None:
     with pytest.raises(InvalidValueError, match="softmax of FunctionRules must be one of"):
         FunctionRules("uniform")
+
+
+@pytest.mark.parametrize("softmax", ["constant", "taylor"])
+def test_queries_that_see_no_key_have_no_output_and_no_relevance(softmax: str) -> None:
+    """Padding in front of a sequence, under a causal mask."""
+    mask = torch.ones(5, 5).tril().bool()
+    mask[:, :2] = False  # two tokens of padding: the first two queries see nothing
+    q, k, v = drawn(2, 3, 5, 4, seed=1), drawn(2, 3, 5, 4, seed=2), drawn(2, 3, 5, 4, seed=3)
+    start = drawn(2, 3, 5, 4, seed=4)
+    inside = [tensor[:, :, 2:] for tensor in (q, k, v)]
+    output, _, found = relevance(
+        lambda *z: F.scaled_dot_product_attention(*z, mask), q, k, v, start=start, softmax=softmax
+    )
+    expected_output, _, expected = relevance(
+        lambda *z: F.scaled_dot_product_attention(*z, is_causal=True), *inside, start=start[:, :, 2:], softmax=softmax
+    )
+    torch.testing.assert_close(output[:, :, 2:], expected_output, **CLOSE)
+    assert not output[:, :, :2].any()
+    for of_operand, alone in zip(found, expected, strict=True):
+        torch.testing.assert_close(of_operand[:, :, 2:], alone, **CLOSE)
+        assert not of_operand[:, :, :2].any()

@@ -114,7 +114,7 @@ def test_where_there_is_no_relevance_the_faint_image_shows():
         ({"cmap": "jet"}, r"cmap of plot_pairwise_relevance must be one of 'bwr', .*, got 'jet'"),
         ({"pairs": [pairs_of(1, slice(3, 4))]}, r"pairs of plot_pairwise_relevance must be some, .*, got none"),
         ({"pairs": []}, r"got none"),
-        ({"pairs": [pairs_of(1, None)]}, r"must be those of one test image"),
+        ({"pairs": [pairs_of(1, None)]}, r"must be those of one test point"),
     ],
 )
 def test_refusals(change, message):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dualview_plugin.attribution.arguments import LOAD_OPTIONS, Remembering
+from dualview_plugin.attribution.joined_maps import joined_maps
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.attribution.saving import Saved, save
 from dualview_plugin.attribution.targets import Target, checked_target
@@ -380,7 +381,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         Returns:
             The shape of the inputs, signed; of tuples and dictionaries likewise, with None for tensors of integers.
             With ``at`` the shape of the layer's output, less its last axis; batches that a loader has padded to other
-            lengths get zeros up to the longest.
+            lengths get zeros up to the longest, behind or in front, as the loader pads.
 
         Raises:
             InvalidTypeError: no input is of a floating type, or the output of ``at`` is no floating tensor.
@@ -397,7 +398,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
                 rows = indices[start : start + len(classes)]
                 start += len(classes)
                 maps.append(self._block_maps(batch, classes, rows, name))
-        return _joined_maps(maps, self.get_name())
+            return joined_maps(maps, self.get_name(), test.padded_in_front)
 
     @property
     def _map_size(self) -> int:
@@ -810,21 +811,3 @@ def _checked_device(model: nn.Module, device: torch.device | str | None, owner: 
     if parameter is not None and (wanted.type != home.type or wanted.index not in (None, home.index)):
         raise InvalidValueError("device", owner, f"the model's own device ({home}); move the model first", str(wanted))
     return home
-
-
-def _joined_maps(maps: list[Any], owner: str) -> Any:
-    """The maps of consecutive blocks as one; those of sequences of several lengths with zeros behind them."""
-    first = maps[0]
-    if isinstance(first, dict):
-        return {name: _joined_maps([part[name] for part in maps], owner) for name in first}
-    if isinstance(first, tuple):
-        return tuple(_joined_maps(list(parts), owner) for parts in zip(*maps, strict=True))
-    if first is None:
-        return None
-    if len({part.shape[1:] for part in maps}) > 1:
-        if any(part.ndim != 2 for part in maps):
-            constraint = "of one shape for a map; pad them to one length"
-            raise InvalidValueError("inputs", owner, constraint, "batches of several shapes")
-        longest = max(part.shape[1] for part in maps)
-        maps = [torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in maps]
-    return torch.cat(maps).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class EKFACInfluence(OutputGradients):
     Source: George et al. 2018 (arXiv 1806.03884), algorithm 1; Grosse et al. 2023 (arXiv 2308.03296), section 2.2.
 
     Differs: labels in F are summed over, where kronfluence draws one for each training point. Parameters of other
-    layers, such as norms, do not count, as there.
+    layers, such as norms, do not count, as there. Of a linear layer at each token, tokens on which no output depends,
+    such as padding, do not count in the input products; there a mask says so.
 
     Cost: fit: n_classes + 1 backward passes over the training set and its gradients as whole vectors, n_classes times.
     attribute: a pass over the training set for each block of test points, n_test · n_train · n_parameters.
@@ -65,6 +67,7 @@ class EKFACInfluence(OutputGradients):
     ) -> None:
         super().__init__(model, final_fc_layer, train_dataset, layers=layers, memory_budget=memory_budget, **common)
         self.damping = check_positive(damping, "damping", self.get_name())
+        self._counted_layers()  # refuses what it does not take
 
     def _counted_layers(self) -> tuple[str, ...]:
         """The linear and convolutional layers that were chosen."""
@@ -72,25 +75,36 @@ class EKFACInfluence(OutputGradients):
         if self.layers is None:
             found = tuple(name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d)))
         else:
-            found = self.layers
+            first = {id(module): name for name, module in modules.items()}
+            found = tuple(first[id(self.model.get_submodule(name))] for name in self.layers)
         if not found:
             raise InvalidValueError("model", self.get_name(), "a network with linear or convolutional layers", "none")
         for name in found:
             _check_layer(name, modules[name], self.get_name())
+        self._check_own_parameters(found)
         return found
+
+    def _check_own_parameters(self, layers: Collection[str]) -> None:
+        """Refuse layers whose parameters another module uses too, and those that compute their weight from others."""
+        held = [list(module._parameters.values()) for module in self.model.modules()]
+        uses = Counter(id(parameter) for parameters in held for parameter in parameters)
+        for name in layers:
+            layer = self.model.get_submodule(name)
+            own = {id(parameter) for parameter in layer._parameters.values()}
+            if any(id(parameter) not in own or uses[id(parameter)] > 1 for parameter in layer.parameters()):
+                constraint = "layers with a weight and a bias of their own, shared with no other and not parametrized"
+                raise InvalidValueError("layers", self.get_name(), constraint, repr(name))
 
     def _start(self) -> None:
         super()._start()
-        names = self._counted_layers()
-        chosen = select_parameters(self.model, names, self.get_name())
-        if sum(len(list(self.model.get_submodule(name).parameters())) for name in names) != len(chosen):
-            raise InvalidValueError("layers", self.get_name(), "layers that share no parameters", repr(names))
+        chosen = select_parameters(self.model, self._counted_layers(), self.get_name())
         self._slices, start = {}, 0
         for name, parameter in chosen.items():
             self._slices[name] = slice(start, start + parameter.numel())
             start += parameter.numel()
 
     def _fit(self) -> None:
+        self._check_runs()
         super()._fit()
         self._blocks_of = self._eigenbases()
         squares: dict[str, Any] = dict.fromkeys(self._blocks_of, 0.0)
@@ -101,6 +115,14 @@ class EKFACInfluence(OutputGradients):
             values = squares[name] / self.n_train_
             mean = float(values.mean())
             block.inverse = 1 / (values + self.damping * mean if mean > 0 else values + 1)
+
+    def _check_runs(self) -> None:
+        """Refuse layers that do not run once, on a few training points."""
+        names, owner = self._counted_layers(), self.get_name()
+        with evaluating(self.model), differentiable(self.model, select_parameters(self.model, names, owner)):
+            with self._recorded(names) as calls:
+                logits = Logits(self.extractor.call, self.extractor.doubles_single)(self._probe_now().inputs)
+            self._used_calls(calls, logits.double().log_softmax(1))
 
     def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
         """Weighted sums of squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
@@ -168,15 +190,19 @@ class EKFACInfluence(OutputGradients):
                 log_probabilities = outputs.double().log_softmax(1)
                 weights = log_probabilities.detach().exp().sqrt()
                 used = self._used_calls(calls, log_probabilities)
-                for name, (seen, _) in used.items():
-                    rows = _input_rows(self.model.get_submodule(name), seen).double()
-                    factors[name][0] = factors[name][0] + rows.mT @ rows
                 ends = [output for _, output in used.values()]
+                counted = {name: torch.zeros((), dtype=torch.bool, device=outputs.device) for name in used}
                 for label in range(self.n_classes_):
                     value = (weights[:, label] * log_probabilities[:, label]).sum()
                     for name, slope in zip(used, torch.autograd.grad(value, ends, retain_graph=True), strict=True):
                         rows = _output_rows(slope).double()
                         factors[name][1] = factors[name][1] + rows.mT @ rows
+                        counted[name] = counted[name] | (rows != 0).any(1)
+                for name, (seen, _) in used.items():
+                    rows = _input_rows(self.model.get_submodule(name), seen).double()
+                    if isinstance(self.model.get_submodule(name), nn.Linear) and seen.ndim > 2:
+                        rows = rows[counted[name]]  # without padding
+                    factors[name][0] = factors[name][0] + rows.mT @ rows
         return {
             name: _Block(
                 torch.linalg.eigh(outgoing)[1],
@@ -191,13 +217,16 @@ class EKFACInfluence(OutputGradients):
         calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
 
         def recorder(name: str) -> Any:
-            def record(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-                calls[name].append((args[0].detach().clone(), output))
+            def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+                (seen,) = args or kwargs.values()
+                calls[name].append((seen.detach().clone(), output))
                 return output.clone()  # a later layer may write to it
 
             return record
 
-        handles = [self.model.get_submodule(name).register_forward_hook(recorder(name)) for name in names]
+        handles = [
+            self.model.get_submodule(name).register_forward_hook(recorder(name), with_kwargs=True) for name in names
+        ]
         try:
             yield calls
         finally:

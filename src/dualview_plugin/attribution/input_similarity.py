@@ -28,8 +28,8 @@ class InputSimilarity(FeatureSimilarity):
     """
 
     def _fit(self) -> None:
-        self._training_labels()
         self._vectors(self._probe_now().inputs)
+        self._training_labels()
 
     def _vectors(self, inputs: Batch) -> Tensor:
         parts = leaves(inputs)

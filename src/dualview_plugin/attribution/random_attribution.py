@@ -22,13 +22,18 @@ class RandomAttribution(DataAttribution):
     The values are a function of seed, test input and class: the same test point gets the same row whatever batch it
     comes in, if it is padded to the same length.
 
+    :meth:`self_influence` ranks the training points at random: n_train values N(0, 1), a function of the seed and of
+    n_train alone. They are not what :meth:`attribute` gives for training point i at itself, as those of other methods
+    are: that would take n_train² / 2 random numbers for the same distribution.
+
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
         seed: non-negative.
 
     Source: Yolcu et al. 2024 (arXiv 2402.12118), the baseline RAND.
 
-    Cost: one pass over the dataset for its labels; (n_train) random numbers for each test point.
+    Cost: one pass over the dataset for its labels; (n_train) random numbers for each test point, and as many for
+    :meth:`self_influence`.
 
     Example:
         >>> import torch
@@ -69,6 +74,7 @@ class RandomAttribution(DataAttribution):
         return self._attribute_block(inputs, target).gather(1, train_indices)
 
     def _self_influence(self) -> Tensor:
+        """A random ranking of its own: the diagonal would take a row for each training point."""
         return self._normal(self.n_train_, "self-influence")
 
     def _block_maps(self, inputs: Batch, target: Tensor, train_indices: Tensor, at: str | None) -> Batch:

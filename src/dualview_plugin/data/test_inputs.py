@@ -97,6 +97,21 @@ class TestInputs:
         if held:
             yield concatenated(held)
 
+    def padded_in_front(self) -> bool:
+        """Whether a loader pads samples in front and not behind; False where it pads none.
+
+        Cost: the samples up to the first padded one, each read once more by itself.
+        """
+        if isinstance(self._source, DataLoader):
+            start = 0
+            for batch in self._loaded(self._source):
+                for row, padded in enumerate(split(batch, 1)):
+                    alone = self._alone(self._source, start + row)
+                    if not alike(alone, padded):
+                        return _begins_later(alone, padded)
+                start += n_rows(batch)
+        return False
+
     def _loaded(self, loader: DataLoader[Any]) -> Iterator[Batch]:
         """The batches of a loader, without their labels."""
         start = 0
@@ -156,6 +171,17 @@ class TestInputs:
         if found.ndim == expected - 1:
             constraint = "a batch with the samples along its first axis; write inputs[None] for a single one"
         raise InvalidValueError(PARAMETER, self.owner, constraint, f"shape {tuple(found.shape)}")
+
+
+def _begins_later(alone: Batch, padded: Batch) -> bool:
+    """Whether a sample stands at the end of what it was padded to, and not at its beginning."""
+    pairs = [
+        (own, leaf)
+        for own, leaf in zip(leaves(alone), leaves(padded), strict=True)
+        if own.ndim == leaf.ndim > 1 and own.shape[1] < leaf.shape[1] and own.shape[2:] == leaf.shape[2:]
+    ]
+    at_the_front = all(same_values(own, leaf[:, : own.shape[1]]) for own, leaf in pairs)
+    return not at_the_front and all(same_values(own, leaf[:, -own.shape[1] :]) for own, leaf in pairs)
 
 
 Inputs: TypeAlias = "Batch | np.ndarray[Any, Any] | list[Any] | Mapping[str, Any] | DataLoader[Any] | TestInputs"

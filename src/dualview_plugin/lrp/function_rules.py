@@ -265,7 +265,9 @@ class _Functions(TorchFunctionMode):
                 logits = logits.masked_fill(~attn_mask, -torch.inf)
             elif attn_mask is not None:
                 logits = logits + attn_mask
-            return logits.softmax(-1) @ value
+            unseeing = (logits.detach() == -torch.inf).all(-1, keepdim=True)  # as padding in front, under a causal mask
+            weights = logits.masked_fill(unseeing, 0.0).softmax(-1).masked_fill(unseeing, 0.0)
+            return weights @ value
 
     def _by_parts(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """The function of torch itself, with these rules for its parts."""

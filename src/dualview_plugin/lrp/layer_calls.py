@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointError
 from zennit.core import BasicHook
 from zennit.types import Linear
 
@@ -17,10 +16,7 @@ from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.lrp.module_calls import nodes_of, rule_of
 from dualview_plugin.lrp.same_function import relative_difference
 
-DIFFERENTIABLE = (
-    "differentiable in its inputs: requires_grad_(False) in place of no_grad() and detach(), and "
-    "checkpoint(…, use_reentrant=False)"
-)
+DIFFERENTIABLE = "differentiable in its inputs: requires_grad_(False) in place of no_grad() and detach()"
 _NOT_IN_PLACE = "without operations in place on what a layer takes or gives (x = x + y in place of x += y)"
 
 
@@ -49,9 +45,6 @@ def ready_for_rules(model: nn.Module, owner: str) -> Iterator[None]:
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
     try:
         yield
-    except CheckpointError as error:
-        constraint = "without torch.utils.checkpoint where rules for functions act"
-        raise InvalidValueError("model", owner, constraint, str(error).partition("\n")[0]) from error
     except RuntimeError as error:
         if "inplace" not in str(error) and "in-place" not in str(error):
             raise

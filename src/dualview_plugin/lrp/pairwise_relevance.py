@@ -1,4 +1,4 @@
-"""Why this training image? Relevance of one attribution in the pixels of both of its images."""
+"""Why this training point? Relevance of one attribution in the pixels, or the tokens, of both of its inputs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from zennit.core import Composite
 
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.attribution.joined_maps import joined_maps
 from dualview_plugin.attribution.targets import Target
-from dualview_plugin.data import Inputs
+from dualview_plugin.batches import Batch, mapped, rows_of, split
+from dualview_plugin.data import Inputs, TestInputs
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.lrp.composites import as_composite
 from dualview_plugin.lrp.conservation import SideBalance, warn_unless_conserved
 from dualview_plugin.lrp.propagation import Propagation, check_carries
+from dualview_plugin.network import layer_name
 from dualview_plugin.validation import check_integer
 
 
@@ -24,8 +27,9 @@ class RelevantPairs:
     """Pairs of a test input and a training input, with the relevance of both for the attribution that joins them.
 
     Attributes:
-        test_relevance: where in the test input, (n_test, k, *input_shape), signed.
-        train_relevance: where in the training input, (n_test, k, *input_shape), signed.
+        test_relevance: where in the test input, (n_test, k, *input_shape), signed; with ``at`` a layer's output in
+            place of the input, less its last axis: of tokens (n_test, k, n_tokens).
+        train_relevance: where in the training input, likewise.
         attribution: τ_i(x, c), (n_test, k).
         train_indices: training points i, (n_test, k), int64.
         target: explained classes c, (n_test,), int64.
@@ -69,11 +73,12 @@ class RelevantPairs:
 
 
 class PairwiseRelevance:
-    """LRP from the penultimate features' shares of an attribution, to the pixels of the test and the training input.
+    """LRP from the penultimate features' shares of an attribution, to the test and the training input.
 
     R_m = α_ic φ_m(x_i) φ_m(x), with Σ_m R_m = τ_i(x, c): the relevance starts at the input of the final layer, at each
     unit's own share of the attribution, and a composite of Zennit carries it to the pixels of x, and likewise to those
-    of x_i. Features are as the kernel uses them: standardised where the surrogate is.
+    of x_i. Tokens get theirs at the output of the embedding. Features are as the kernel uses them: standardised where
+    the surrogate is.
 
     Args:
         method: a method with a feature kernel: DualView or RepresenterPoints.
@@ -95,7 +100,11 @@ class PairwiseRelevance:
         and ``z.mean((2, 3))``, share relevance out evenly instead, so that maps differ from those of the module, unless
         the composite has a :class:`FunctionRules`.
 
-    Cost: one attribution, and for each side one forward and one backward pass per ``batch_size`` pairs.
+        A name that ends in ``_flat`` gives the first linear layer a rule that ignores its inputs' values. Where that
+        layer mixes tokens, take ``"epsilon_plus"``.
+
+    Cost: one attribution, and for each side one forward and one backward pass per ``batch_size`` pairs. The inputs of
+    all pairs are held at once, as their relevance is.
     """
 
     def __init__(
@@ -122,26 +131,35 @@ class PairwiseRelevance:
         k: int = 5,
         proponents: bool = True,
         train_indices: Tensor | None = None,
+        *,
+        at: nn.Module | str | None = None,
     ) -> RelevantPairs:
         """Relevance for the ``k`` strongest training points of each test point, or for given ones.
 
         Args:
-            inputs: test inputs, (n_test, …), floating: a tensor, an array, or a DataLoader that does not shuffle.
+            inputs: test inputs, (n_test, …), floating: a tensor, an array, or a DataLoader that does not shuffle. With
+                ``at``, all that :meth:`DataAttribution.attribute` takes, such as dictionaries of tokens.
             target: the explained class: one for all test points or one for each; None: the network's decision.
             k: number of training points for each test point, the strongest first.
             proponents: those with the highest attributions; False: with the lowest.
             train_indices: training points in their place, (n_test, k), or (k,) for all test points alike.
+            at: a layer, or its dotted name, at whose output relevance ends in place of the input, summed over the last
+                axis. For tokens: the embedding, whose width that is. Position j of ``train_relevance`` is token j of
+                ``method.training_inputs(pairs.train_indices)``, where all points are padded together. Test points that
+                a loader has padded to other lengths get zeros up to the longest, on the side where it pads.
 
         Raises:
             InvalidTypeError, InvalidValueError: as of :meth:`DataAttribution.attribute`; training points that do not
                 exist; a composite under which the network computes something else; a layer without a rule, such as
-                attention where the composite has no :class:`FunctionRules`.
+                attention where the composite has no :class:`FunctionRules`; a layer ``at`` that the network does not
+                have, that runs more than once in a forward pass, or on which the features do not depend.
 
         Warns:
             ConservationWarning: the network does something that no rule sees, or relevance is lost or made on its way
                 without a harmless reason.
         """
         method, owner = self.method, type(self).__name__
+        name = None if at is None else layer_name(method.model, at, "at", owner)
         with method.visit():
             test = method.test_inputs(inputs)
             if train_indices is None:
@@ -154,42 +172,45 @@ class PairwiseRelevance:
             blocks = method.blocks(test, target, rows)
             method.ensure_fitted()
             composite = as_composite(self.composite, method.model, owner)
-            propagation = Propagation(method.extractor, composite, owner)
+            propagation = Propagation(method.extractor, composite, owner, name)
+            train_inputs, start = method.training_inputs(indices), 0
             balances: list[SideBalance] = []
-            pairs = [
-                self._block(*block, rows_of, propagation, balances)
-                for block, rows_of in zip(blocks, torch.split(indices, rows), strict=True)
-            ]
+            pairs = []
+            for batch, classes in blocks:
+                stop = start + len(classes)
+                training = rows_of(train_inputs, slice(start * indices.shape[1], stop * indices.shape[1]))
+                pairs.append(self._block(batch, classes, indices[start:stop], training, propagation, balances))
+                start = stop
+            joined = _joined(pairs, owner, test)
         warn_unless_conserved(balances, propagation.with_biases, propagation.with_constants, stacklevel=2)
-        return _joined(pairs)
+        return joined
 
     def _block(
         self,
-        inputs: Tensor,
+        inputs: Batch,
         target: Tensor,
         train_indices: Tensor,
+        train_inputs: Batch,
         propagation: Propagation,
         balances: list[SideBalance],
     ) -> RelevantPairs:
         """The pairs of one block of test inputs; the balance of both sides is appended to ``balances``."""
-        check_carries(inputs, type(self).__name__)
+        check_carries(inputs, type(self).__name__, propagation.at)
         method, k = self.method, train_indices.shape[1]
         with torch.no_grad():
             features, _ = method.extract(inputs)
             shares = method.feature_shares(features, target, train_indices)
             intercept_share = method.kernel_offset_ * method.coefficients(train_indices, target)
         attribution = shares.sum(dim=2) + intercept_share
-        train_inputs = method.training_inputs(train_indices)
-        sides = [
-            self._relevance(side, shares, propagation) for side in (inputs.repeat_interleave(k, dim=0), train_inputs)
-        ]
+        test_inputs = mapped(lambda leaf: leaf.repeat_interleave(k, dim=0), inputs)
+        sides = [self._relevance(side, shares, propagation) for side in (test_inputs, train_inputs)]
         balances += [balance for _, balance in sides]
         sums = torch.stack([balance.arrived.reshape(-1, k) for _, balance in sides], dim=2)
         conservation = torch.where(attribution[:, :, None] == 0, torch.nan, sums / attribution[:, :, None])
         (of_test, _), (of_train, _) = sides
         return RelevantPairs(of_test, of_train, attribution, train_indices, target, intercept_share, conservation)
 
-    def _relevance(self, inputs: Tensor, shares: Tensor, propagation: Propagation) -> tuple[Tensor, SideBalance]:
+    def _relevance(self, inputs: Batch, shares: Tensor, propagation: Propagation) -> tuple[Tensor, SideBalance]:
         """Relevance (n, k, *input_shape) of inputs (n·k, *input_shape), one for each row of the shares (n, k, ·)."""
         starts = shares.flatten(end_dim=1)
         relevance, inactive = [], []
@@ -198,7 +219,7 @@ class PairwiseRelevance:
             inactive.append((part.abs() * (phi == 0)).sum(dim=1))
             return part
 
-        parts = zip(torch.split(inputs, self.batch_size), torch.split(starts, self.batch_size), strict=True)
+        parts = zip(split(inputs, self.batch_size), torch.split(starts, self.batch_size), strict=True)
         for batch, part in parts:
             relevance.append(propagation(batch, partial(start, part=part)))
         maps = torch.cat(relevance)
@@ -221,6 +242,11 @@ class PairwiseRelevance:
         return indices.to(torch.int64).expand(n_test, -1)
 
 
-def _joined(blocks: list[RelevantPairs]) -> RelevantPairs:
-    """Consecutive blocks as one."""
-    return RelevantPairs(**{name: torch.cat([vars(block)[name] for block in blocks]) for name in vars(blocks[0])})
+def _joined(blocks: list[RelevantPairs], owner: str, test: TestInputs) -> RelevantPairs:
+    """Consecutive blocks as one; test points may be padded to other lengths in each."""
+    joined = {
+        name: torch.cat([vars(block)[name] for block in blocks]) for name in vars(blocks[0]) if name != "test_relevance"
+    }
+    maps = [block.test_relevance.flatten(end_dim=1) for block in blocks]
+    relevance = joined_maps(maps, owner, test.padded_in_front).unflatten(0, joined["train_indices"].shape)
+    return RelevantPairs(test_relevance=relevance, **joined)

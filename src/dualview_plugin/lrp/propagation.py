@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from zennit.core import BasicHook, Composite, RemovableHandleList
 
+from dualview_plugin.batches import Batch, n_rows, rows_of
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.lrp.canonizers import layer_run
@@ -26,7 +27,7 @@ from dualview_plugin.lrp.uncovered import (
     refuse_layers_without_a_rule,
     warn_of_uncovered_places,
 )
-from dualview_plugin.network import guest, restored, rules_set_aside
+from dualview_plugin.network import differentiable_at, guest, only_point, restored, rules_set_aside
 
 
 def propagate(
@@ -47,6 +48,7 @@ class Propagation:
         composite: a copy of it is registered on the network for each pass. Rules that the user has registered are set
             aside meanwhile.
         owner: the class that asks, for error messages.
+        at: a layer by its dotted name, at whose output the pass ends; None: at the inputs.
 
     Attributes:
         with_biases: whether biases absorb relevance under the composite; known after the first pass.
@@ -56,48 +58,50 @@ class Propagation:
     first one also a forward pass of two samples.
     """
 
-    def __init__(self, extractor: FeatureExtractor, composite: Composite, owner: str) -> None:
-        self.extractor, self.composite, self.owner = extractor, composite, owner
+    def __init__(self, extractor: FeatureExtractor, composite: Composite, owner: str, at: str | None = None) -> None:
+        self.extractor, self.composite, self.owner, self.at = extractor, composite, owner, at
         self.with_biases = self.with_constants = False
         self._checked = False
 
-    def __call__(self, inputs: Tensor, start: Callable[[Tensor], Tensor]) -> Tensor:
+    def __call__(self, inputs: Batch, start: Callable[[Tensor], Tensor]) -> Tensor:
         """Relevance of the inputs: what the backward pass carries from the penultimate features.
 
         Args:
-            inputs: (n, …), floating.
+            inputs: (n, …), floating; with ``at`` of any structure.
             start: from penultimate features (n, n_features) to their relevance, same shape.
 
         Returns:
-            The inputs' shape, signed.
+            The inputs' shape, signed; with ``at`` that of the layer's output, less its last axis, which is summed.
 
         Raises:
-            InvalidTypeError: inputs that are not floating.
-            InvalidValueError: the composite changes what the network computes, or a layer has no rule.
+            InvalidTypeError: inputs that are not floating, or the output of ``at`` is no floating tensor.
+            InvalidValueError: the composite changes what the network computes, or a layer has no rule; ``at`` runs more
+                than once in a forward pass, or the features do not depend on its output.
 
         Warns:
             ConservationWarning: the network does something that no rule sees.
         """
-        check_carries(inputs, self.owner)
+        check_carries(inputs, self.owner, self.at)
         model = self.extractor.model
         with guest(model), rules_set_aside(model), plain_weights(model, self.owner):
             return self._pass(inputs, start)
 
-    def _pass(self, inputs: Tensor, start: Callable[[Tensor], Tensor]) -> Tensor:
+    def _pass(self, inputs: Batch, start: Callable[[Tensor], Tensor]) -> Tensor:
         """The pass on a prepared network."""
-        plain = None if self._checked else self._plain(inputs[:N_PROBES])
-        point = inputs.detach().clone().requires_grad_()
+        probes: Batch = rows_of(inputs, slice(N_PROBES))
+        plain = None if self._checked else self._plain(probes)
         model, owner = self.extractor.model, self.owner
         with _registered(self.composite, model), ready_for_rules(model, owner), torch.enable_grad():
             with recorded_calls(model) as calls, other_layers(model, plain is not None) as others:
-                features, _ = self.extractor(point)
+                features, point = self._features_and_point(inputs)
             graph = RelevanceGraph.between(features, point) if features.requires_grad else None
             if graph is None or not graph.nodes.intersection(nodes_of(features)):
-                raise InvalidValueError("model", owner, DIFFERENTIABLE, "features without a graph to the inputs")
+                self._refuse_without_graph()
+            assert graph is not None  # else refused
             refuse_other_layers(others, owner)
             if plain is not None:
                 refuse_layers_without_a_rule(graph, calls, self.owner)
-                self._refuse_another_function(inputs[:N_PROBES], features[:N_PROBES].detach(), *plain)
+                self._refuse_another_function(probes, features[:N_PROBES].detach(), *plain)
                 warn_of_uncovered_places(graph, calls)
                 self.with_biases, self.with_constants = biases_take_part(calls), graph.has_added_constants()
                 self._checked = True
@@ -105,10 +109,31 @@ class Propagation:
             _unmerge_shared_outputs(graph)
             start_relevance = start(features.detach()).to(features)
             (relevance,) = torch.autograd.grad(features, point, grad_outputs=start_relevance)
-        return relevance.detach()
+        return (relevance if self.at is None else relevance.sum(-1)[: n_rows(inputs)]).detach()
+
+    def _features_and_point(self, inputs: Batch) -> tuple[Tensor, Tensor]:
+        """The features, and what relevance is asked of: the inputs, or the output of a layer."""
+        if self.at is None:
+            assert isinstance(inputs, Tensor)  # as check_carries has found
+            point = inputs.detach().clone().requires_grad_()
+            return self.extractor(point)[0], point
+        with differentiable_at(self.extractor.model, self.at, self.owner) as points:
+            features, _ = self.extractor(inputs)
+        return features, only_point(points, self.at, self.owner)
+
+    def _refuse_without_graph(self) -> None:
+        """Say why no relevance arrives.
+
+        Raises:
+            InvalidValueError: always.
+        """
+        if self.at is not None:
+            constraint = f"a layer on whose output the features depend, in a network that is {DIFFERENTIABLE}"
+            raise InvalidValueError("at", self.owner, constraint, repr(self.at))
+        raise InvalidValueError("model", self.owner, DIFFERENTIABLE, "features without a graph to the inputs")
 
     @torch.no_grad()
-    def _plain(self, inputs: Tensor) -> tuple[Tensor, dict[Any, Tensor]]:
+    def _plain(self, inputs: Batch) -> tuple[Tensor, dict[Any, Tensor]]:
         """The features without the composite, and the outputs of all modules."""
         with recorded_outputs(self.extractor.model) as outputs:
             features, _ = self.extractor(inputs)
@@ -116,7 +141,7 @@ class Propagation:
 
     @torch.no_grad()
     def _refuse_another_function(
-        self, inputs: Tensor, found: Tensor, expected: Tensor, without: dict[Any, Tensor]
+        self, inputs: Batch, found: Tensor, expected: Tensor, without: dict[Any, Tensor]
     ) -> None:
         """Raise if the features under the composite differ; one more pass then finds the layers that do."""
         error = relative_difference(found, expected)
@@ -129,13 +154,19 @@ class Propagation:
             raise InvalidValueError("composite", self.owner, constraint, got)
 
 
-def check_carries(inputs: Any, owner: str) -> None:
-    """Refuse inputs that relevance is not carried to: several tensors, and integers."""
+def check_carries(inputs: Any, owner: str, at: str | None = None) -> None:
+    """Refuse inputs that relevance is not carried to: several tensors, and integers, unless it ends at a layer."""
+    if at is not None:
+        return
     if not isinstance(inputs, Tensor):
-        constraint = "one tensor: relevance is not carried to tuples and dictionaries, whose maps input_attribution has"
+        constraint = (
+            "one tensor: relevance is not carried to tuples and dictionaries; pass at=, a layer such as the embedding "
+            "of tokens, at whose output it ends"
+        )
         raise InvalidTypeError("inputs", owner, constraint, type(inputs).__name__)
     if not inputs.is_floating_point():
-        raise InvalidTypeError("inputs", owner, "floating to be differentiated", str(inputs.dtype))
+        constraint = "floating to be differentiated; of tokens pass at=, the embedding, at whose output relevance ends"
+        raise InvalidTypeError("inputs", owner, constraint, str(inputs.dtype))
 
 
 @contextmanager

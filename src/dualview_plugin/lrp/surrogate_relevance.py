@@ -6,17 +6,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from zennit.core import Composite
 
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
+from dualview_plugin.attribution.joined_maps import joined_maps
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError
 from dualview_plugin.lrp.composites import as_composite
 from dualview_plugin.lrp.propagation import Propagation
+from dualview_plugin.network import layer_name
 
 
 class SurrogateRelevance:
@@ -45,42 +46,56 @@ class SurrogateRelevance:
         as_composite(composite, method.model, owner)  # raises now what would be raised later
         self.composite = composite
 
-    def attribute(self, inputs: Inputs, target: Target = None) -> Tensor:
-        """The map of each input, the shape of the inputs, signed.
+    def attribute(self, inputs: Inputs, target: Target = None, *, at: nn.Module | str | None = None) -> Tensor:
+        """The map of each input, signed: of its shape, or with ``at`` that of a layer's output, less its last axis.
 
         Args:
-            inputs: (n_test, …), floating: a tensor, an array, or a DataLoader that does not shuffle.
+            inputs: (n_test, …), floating: a tensor, an array, or a DataLoader that does not shuffle; with ``at`` of any
+                structure.
             target: the explained class: one for all test points or one for each; None: the network's decision.
+            at: a layer where relevance ends, such as the embedding, as of :meth:`PairwiseRelevance.attribute`.
 
         Raises:
             InvalidTypeError, InvalidValueError: as of :meth:`PairwiseRelevance.attribute`.
 
         Cost: one pass of LRP for each batch.
         """
-        return self._maps(self.method, inputs, target)
+        return self._maps(self.method, inputs, target, at)
 
-    def __call__(self, model: nn.Module, inputs: Any, targets: Any, **_: Any) -> np.ndarray[Any, Any]:
+    def __call__(
+        self, model: nn.Module, inputs: Any, targets: Any, *, at: nn.Module | str | None = None, **_: Any
+    ) -> np.ndarray[Any, Any]:
         """Quantus' protocol: the map of each input as an array shaped like the inputs.
 
         Args:
             model: the network to explain; if its weights are others, the method is fitted to it first.
             inputs: (n_test, …), an array or a tensor.
             targets: explained classes, (n_test,).
+            at: as of :meth:`attribute`; among ``explain_func_kwargs``.
         """
         if no_metric_reads_maps():
             return unread_map(inputs)
-        maps = partial(self._maps, self.method.for_model(network_of(model)))
-        return map_as_array(maps, inputs, targets, type(self).__name__)
+        owner = type(self).__name__
+        if at is not None:
+            at = layer_name(self.method.model, at, "at", owner)
+        maps = partial(self._maps, self.method.for_model(network_of(model)), at=at)
+        return map_as_array(maps, inputs, targets, owner, any_type=at is not None)
 
-    def _maps(self, method: FeatureKernelAttribution, inputs: Inputs, target: Target) -> Tensor:
+    def _maps(
+        self, method: FeatureKernelAttribution, inputs: Inputs, target: Target, at: nn.Module | str | None
+    ) -> Tensor:
         """The maps of a method, fitted if it was not."""
+        owner = type(self).__name__
+        name = None if at is None else layer_name(method.model, at, "at", owner)
         with method.visit():
-            blocks = method.blocks(inputs, target)
+            test = method.test_inputs(inputs)
+            blocks = method.blocks(test, target)
             method.ensure_fitted()
-            owner = type(self).__name__
             composite = as_composite(self.composite, method.model, owner)
-            relevance = Propagation(method.extractor, composite, owner)
-            return torch.cat([relevance(batch, partial(_logit_shares, method, classes)) for batch, classes in blocks])
+            relevance = Propagation(method.extractor, composite, owner, name)
+            maps = [relevance(batch, partial(_logit_shares, method, classes)) for batch, classes in blocks]
+            joined: Tensor = joined_maps(maps, owner, test.padded_in_front)
+            return joined
 
 
 def _logit_shares(method: FeatureKernelAttribution, target: Tensor, features: Tensor) -> Tensor:

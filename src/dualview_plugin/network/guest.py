@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
 from dualview_plugin.network.snapshot import restorers
 
@@ -27,9 +28,9 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     """The network in eval mode, as every public call uses it; afterwards all is as before, also after an error.
 
     Restored are the modes, hooks, attributes, parameters and buffers of each module, what lists, tensors and generators
-    among its attributes hold, and the random states of torch, NumPy and Python. In the block autocast and inference
-    mode are off and compiled code runs eagerly, so that hooks run, gradients exist, and values do not depend on the
-    caller's context. Threads take turns.
+    among its attributes hold, and the random states of torch, NumPy and Python. In the block autocast, inference mode
+    and checkpoints are off and compiled code runs eagerly, so that hooks run, gradients exist, and values do
+    not depend on the caller's context. Threads take turns.
     """
     with _ONE_VISIT:
         if any(other is model for other in _visited):
@@ -60,8 +61,9 @@ def _untouched_run(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_arithmetic() -> Iterator[None]:
-    """No inference mode and no autocast."""
+    """No inference mode, no autocast and no checkpoints."""
     with ExitStack() as stack:
+        stack.enter_context(_no_checkpoints())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())  # what inference mode had; leaving it would record graphs
@@ -69,6 +71,44 @@ def _plain_arithmetic() -> Iterator[None]:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+class _Direct:
+    """In the place of torch's ``CheckpointFunction``: the function as it is."""
+
+    @staticmethod
+    def apply(function: Any, _: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _nothing_around(*_: Any, **__: Any) -> Iterator[None]:
+    """In the place of what torch does before and after a function whose checkpoint is not reentrant."""
+    yield
+
+
+# By their names in torch.utils.checkpoint, of which versions of torch have some.
+_CHECKPOINTS: dict[str, Any] = {
+    "CheckpointFunction": _Direct,
+    "_checkpoint_without_reentrant_generator": _nothing_around,
+    "_checkpoint_without_reentrant_generator_impl": _nothing_around,
+}
+
+
+@contextmanager
+def _no_checkpoints() -> Iterator[None]:
+    """``torch.utils.checkpoint`` runs its function as it is, and activations stay in memory.
+
+    A reentrant checkpoint has no gradient by hooks or in its inputs, and its parameters have none where its input needs
+    none: the first layers would be left out without a word. Others run again in the backward pass, when parameters may
+    have their own values back.
+    """
+    names = vars(checkpoint)
+    own = {name: names[name] for name in _CHECKPOINTS if name in names}
+    try:
+        names.update({name: _CHECKPOINTS[name] for name in own})
+        yield
+    finally:
+        names.update(own)
 
 
 @contextmanager

@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.plots.heatmaps import color_map, overlay, pixel_relevance
 from dualview_plugin.plots.image_grid import FONT_SIZE, FRAME_COLORS, HEADING, TITLE, ImageGrid, show_image
 from dualview_plugin.plots.images import (
     Image,
     ToDisplay,
-    as_array,
     display_image,
     image_at,
     label_text,
     point_title,
 )
+from dualview_plugin.plots.pairs import Pairs, bands
 
 _OWNER = "plot_pairwise_relevance"
 _STRIP = 0.5  # room for the colour bar, in inches
-
-
-class Pairs(Protocol):
-    """The pairs of one test point, such as ``RelevantPairs`` at one position: arrays with k first."""
-
-    @property
-    def test_relevance(self) -> Any:
-        """(k, channels, height, width)."""
-
-    @property
-    def train_relevance(self) -> Any:
-        """(k, channels, height, width)."""
-
-    @property
-    def attribution(self) -> Any:
-        """(k,)."""
-
-    @property
-    def train_indices(self) -> Any:
-        """(k,)."""
-
-
-class _Pair(NamedTuple):
-    """One of them."""
-
-    train_index: int
-    attribution: float
-    test_relevance: Image
-    train_relevance: Image
 
 
 def plot_pairwise_relevance(
@@ -92,11 +63,11 @@ def plot_pairwise_relevance(
     Source: Yolcu et al. 2024 (arXiv 2402.12118), figure 4.
     """
     colors = color_map(cmap, _OWNER)
-    bands = _bands(pairs)
-    grid = ImageGrid([HEADING + TITLE, 0.0, 0.0] * len(bands), [1, max(map(len, bands.values()))], bottom=_STRIP)
+    by_sign = bands(pairs, partial(pixel_relevance, owner=_OWNER), _OWNER)
+    grid = ImageGrid([HEADING + TITLE, 0.0, 0.0] * len(by_sign), [1, max(map(len, by_sign.values()))], bottom=_STRIP)
     test_shown = display_image(test_image, to_display, _OWNER)
     show_image(grid.cell(0, 0, 0), test_shown, test_label)
-    for first, (name, band) in zip(range(0, 3 * len(bands), 3), bands.items(), strict=True):
+    for first, (name, band) in zip(range(0, 3 * len(by_sign), 3), by_sign.items(), strict=True):
         grid.heading(first, 1, name, FRAME_COLORS[name])
         grid.note(first + 1, 0, "relevance in the\ntraining image")
         grid.note(first + 2, 0, "relevance in the\ntest image")
@@ -108,31 +79,6 @@ def plot_pairwise_relevance(
             show_image(grid.cell(first + 2, 1, column), overlay(test_shown, pair.test_relevance, colors))
     _draw_color_bar(grid, colors)
     return grid.figure
-
-
-def _bands(pairs: Iterable[Pairs]) -> dict[str, list[_Pair]]:
-    """The pairs by the sign of their attribution, the strongest first; a sign that none has is left out."""
-    found = [pair for group in pairs for pair in _pairs_of(group)]
-    found.sort(key=lambda pair: -abs(pair.attribution))
-    bands = {
-        "proponents": [pair for pair in found if pair.attribution > 0],
-        "opponents": [pair for pair in found if pair.attribution < 0],
-    }
-    if not any(bands.values()):
-        raise InvalidValueError("pairs", _OWNER, "some, with an attribution that is not zero", "none")
-    return {name: band for name, band in bands.items() if band}
-
-
-def _pairs_of(group: Pairs) -> list[_Pair]:
-    """The group's pairs, one by one."""
-    attribution, indices = as_array(group.attribution), as_array(group.train_indices)
-    if attribution.ndim != 1 or indices.shape != attribution.shape:
-        constraint = "those of one test image, with attributions (k,) and as many training points"
-        raise InvalidValueError("pairs", _OWNER, constraint, f"shapes {attribution.shape} and {indices.shape}")
-    relevance = [
-        [pixel_relevance(one, _OWNER) for one in side] for side in (group.test_relevance, group.train_relevance)
-    ]
-    return [_Pair(int(i), float(a), *sides) for i, a, *sides in zip(indices, attribution, *relevance, strict=True)]
 
 
 def _draw_color_bar(grid: ImageGrid, colors: Colormap) -> None:

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.plots.heatmaps import color_map
-from dualview_plugin.plots.image_grid import FONT_SIZE, FRAME_COLORS
+from dualview_plugin.plots.image_grid import FRAME_COLORS
 from dualview_plugin.plots.images import as_array, check_points, label_text, point_title
+from dualview_plugin.plots.text_lines import TextLine, Tokens, drawn, scaled_shades, wrapped
 
 _OWNER = "plot_training_texts"
-_LINE = 0.2  # inches
-_CHARACTER = 0.6 * FONT_SIZE / 72  # of a monospaced font, in inches
-_TITLE_WIDTH = 24  # characters before each text
-_MARGIN = 0.15  # inches
-
-Tokens = Sequence[str]
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One line of the figure: a title, and tokens with their columns and shades."""
-
-    title: str
-    color: str
-    tokens: list[tuple[int, str, float]] = field(default_factory=list)
 
 
 def plot_training_texts(
@@ -77,17 +60,17 @@ def plot_training_texts(
     if opponents is not None:
         groups["opponents"] = check_points(opponents, n_test, "opponents", _OWNER)
     shades = _checked_relevance(relevance, test_texts)
-    lines: list[_Line] = []
+    lines: list[TextLine] = []
     for row, tokens in enumerate(test_texts):
-        lines += _wrapped(label_text(test_labels, row), "black", tokens, shades[row], width)
+        lines += wrapped(label_text(test_labels, row), "black", tokens, shades[row], width)
         for name, (indices, scores) in groups.items():
             for index, score in zip(indices[row].tolist(), scores[row].tolist(), strict=True):
                 if (score > 0) if name == "proponents" else (score < 0):
                     title = point_title(label_text(train_labels, index), score).replace("\n", "  ")
                     words = train_texts[index]
-                    lines += _wrapped(title, FRAME_COLORS[name], words, np.zeros(len(words)), width)
-        lines.append(_Line("", "black"))
-    return _drawn(lines[:-1], color_map(cmap, _OWNER), width)
+                    lines += wrapped(title, FRAME_COLORS[name], words, np.zeros(len(words)), width)
+        lines.append(TextLine())
+    return drawn(lines[:-1], color_map(cmap, _OWNER), width)
 
 
 def _checked_relevance(relevance: Any, texts: Sequence[Tokens]) -> list[np.ndarray[Any, Any]]:
@@ -99,42 +82,4 @@ def _checked_relevance(relevance: Any, texts: Sequence[Tokens]) -> list[np.ndarr
     if values.ndim != 2 or len(values) != len(texts) or values.shape[1] < longest:
         constraint = f"of shape (n_test = {len(texts)}, n_tokens ≥ {longest})"
         raise InvalidValueError("relevance", _OWNER, constraint, f"shape {values.shape}")
-    rows = [row[: len(tokens)] for row, tokens in zip(values, texts, strict=True)]
-    return [row / max(float(np.abs(row).max(initial=0)), 1e-30) for row in rows]
-
-
-def _wrapped(title: str, color: str, tokens: Tokens, shades: np.ndarray[Any, Any], width: int) -> list[_Line]:
-    """A text as lines of at most ``width`` characters, the first with its title."""
-    lines = [_Line(title[: _TITLE_WIDTH - 2], color)]
-    column = 0
-    for token, shade in zip(tokens, shades.tolist(), strict=True):
-        if column and column + len(token) > width:
-            lines.append(_Line("", color))
-            column = 0
-        lines[-1].tokens.append((column, token, shade))
-        column += len(token) + 1
-    return lines
-
-
-def _drawn(lines: Sequence[_Line], colors: Colormap, width: int) -> Figure:
-    """The figure of these lines, one place for each character."""
-    n_columns = _TITLE_WIDTH + width
-    size = n_columns * _CHARACTER + 2 * _MARGIN, len(lines) * _LINE + 2 * _MARGIN
-    figure = Figure(figsize=size, dpi=100)
-    inner = _MARGIN / size[0], _MARGIN / size[1], 1 - 2 * _MARGIN / size[0], 1 - 2 * _MARGIN / size[1]
-    axes = figure.add_axes(inner, xlim=(0, n_columns), ylim=(len(lines), 0))
-    axes.set_axis_off()
-    for number, line in enumerate(lines):
-        if line.title:
-            _write(axes, 0, number, line.title, color=line.color, weight="bold")
-        for column, token, shade in line.tokens:
-            box = {"facecolor": colors((shade + 1) / 2), "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
-            _write(axes, _TITLE_WIDTH + column, number, token, **({"bbox": box} if shade else {}))
-    return figure
-
-
-def _write(axes: Axes, column: int, number: int, text: str, **style: Any) -> None:
-    """A text that begins at this place; dollar signs are no formulas."""
-    axes.text(
-        column, number + 0.5, text, family="monospace", fontsize=FONT_SIZE, va="center", parse_math=False, **style
-    )
+    return [scaled_shades(row, len(tokens)) for row, tokens in zip(values, texts, strict=True)]
