@@ -10,11 +10,9 @@ from torch import Tensor, nn
 from dualview_plugin.attribution.gradient_similarity import FIRST_SAMPLES, GradientSimilarity
 from dualview_plugin.batches import Batch, rows_of, split
 from dualview_plugin.data import TrainData
-from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import LogProbabilities, PerSampleGradients, SampleGradients
 from dualview_plugin.network import Caller
-from dualview_plugin.storage import Column
 
 
 class OutputGradients(GradientSimilarity):
@@ -29,6 +27,7 @@ class OutputGradients(GradientSimilarity):
     """
 
     _output: ClassVar[type[Caller]] = LogProbabilities
+    _of_output: ClassVar[str] = f" of {LogProbabilities.__name__}"
 
     def __init__(
         self, model: nn.Module, final_fc_layer: nn.Module | str, train_dataset: TrainData, **options: Any
@@ -55,12 +54,6 @@ class OutputGradients(GradientSimilarity):
         )
         inputs, labels = next(iter(self._training_batches()))
         self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
-
-    def _stored(
-        self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
-    ) -> dict[str, Tensor] | None:
-        """As in the base, apart from what belongs to logits."""
-        return super()._stored(f"{kind} of {self._output.__name__}", parameters, columns, work)
 
     @property
     def _pass_size(self) -> int:

@@ -57,22 +57,13 @@ def read_npy(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Te
         FileNotFoundError: there is no file.
         DamagedFileError: it holds something else.
     """
-    content = read_whole(path, len(npy_header(dtype, shape)) + dtype.itemsize * math.prod(shape))
-    return parsed_npy(content, dtype, shape), content
-
-
-def parsed_npy(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The tensor in the content of a file.
-
-    Raises:
-        DamagedFileError: it holds something else.
-    """
     header, n_bytes = npy_header(dtype, shape), dtype.itemsize * math.prod(shape)
-    if min(shape, default=0) < 0 or len(content) != len(header) + n_bytes or content[: len(header)] != header:
+    content = read_whole(path, len(header) + n_bytes)
+    if content[: len(header)] != header:
         raise DamagedFileError(f"it holds no {dtype_name(dtype)} array of shape {shape}")
     if not n_bytes:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(content[len(header) :]), dtype=dtype).view(shape)
+        return torch.empty(shape, dtype=dtype), content
+    return torch.frombuffer(bytearray(content[len(header) :]), dtype=dtype).view(shape), content
 
 
 def mapped_array(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:

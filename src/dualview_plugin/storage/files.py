@@ -69,6 +69,25 @@ def read_whole(path: Path, size: int | None = None) -> bytes:
         FileNotFoundError: there is none.
         DamagedFileError: it is a link, or no file, of another size, or cannot be read.
     """
+    with opened(path) as (file, found):
+        if size is not None and found != size:
+            raise DamagedFileError(f"it has {found} bytes in place of {size}")
+        if size is None and found > _LARGEST_TEXT:
+            raise DamagedFileError(f"it has {found} bytes, too many for its kind")
+        try:
+            return file.read()
+        except OSError as error:
+            raise DamagedFileError(str(error)) from error
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file to read, and its size.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is a link, or no file.
+    """
     try:
         handle = os.open(path, _READ)
     except FileNotFoundError:
@@ -81,14 +100,7 @@ def read_whole(path: Path, size: int | None = None) -> bytes:
         os.close(handle)
         raise DamagedFileError("it is no regular file")
     with os.fdopen(handle, "rb") as file:
-        if size is not None and status.st_size != size:
-            raise DamagedFileError(f"it has {status.st_size} bytes in place of {size}")
-        if size is None and status.st_size > _LARGEST_TEXT:
-            raise DamagedFileError(f"it has {status.st_size} bytes, too many for its kind")
-        try:
-            return file.read()
-        except OSError as error:
-            raise DamagedFileError(str(error)) from error
+        yield file, status.st_size
 
 
 def _is_alive(process: int) -> bool:

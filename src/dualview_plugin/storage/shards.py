@@ -25,21 +25,24 @@ _SMALLEST_SHARD, _MOST_SHARDS = 1024, 2048
 
 @dataclass(frozen=True)
 class Column:
-    """One array of a store: a row for each training point.
+    """One array of a store: a row for each training point, or a few rows for each shard.
 
     Attributes:
         name: of the files.
         dtype: as stored.
         width: entries of a row; None: the rows are numbers.
+        limit: rows of a shard at most; None: as many as the shard has training points.
     """
 
     name: str
     dtype: torch.dtype
     width: int | None = None
+    limit: int | None = None
 
     def shape(self, n_rows: int) -> tuple[int, ...]:
-        """The shape of so many rows."""
-        return (n_rows,) if self.width is None else (n_rows, self.width)
+        """The shape in a shard of so many training points."""
+        n_kept = n_rows if self.limit is None else min(n_rows, self.limit)
+        return (n_kept,) if self.width is None else (n_kept, self.width)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,11 @@ class ShardStore:
         found = self._record(shard)
         return None if found is None else str(found["data"])
 
+    @property
+    def content(self) -> str:
+        """A digest of all samples that the shards were computed from."""
+        return checksum("".join(str(self.data_digest(shard)) for shard in range(self.n_shards)).encode())
+
     def claim(self, shard: int) -> Claim | None:
         """The right to compute a shard; None while another live process has it."""
         return Claim.take(self.folder / f"{_stem(shard)}.lock") if self._writable else Claim(self.folder, None)
@@ -259,13 +267,20 @@ class ShardStore:
 
     def fill(self, whole: Mapping[str, Tensor], columns: Iterable[Column], shard: int) -> bool:
         """Copy the columns of one shard to their places; False if one is damaged."""
-        rows = self.rows(shard)
+        rows, found = self.rows(shard), self.read_all(shard, columns)
+        for name, values in (found or {}).items():
+            whole[name][rows.start : rows.stop] = values
+        return found is not None
+
+    def read_all(self, shard: int, columns: Iterable[Column]) -> dict[str, Tensor] | None:
+        """The columns of a finished shard by name; None, with a warning, if one is damaged."""
+        found: dict[str, Tensor] = {}
         for column in columns:
             values = self.read(shard, column)
             if values is None:
-                return False
-            whole[column.name][rows.start : rows.stop] = values
-        return True
+                return None
+            found[column.name] = values
+        return found
 
     # ------------------------------------------------------------------ records
 
