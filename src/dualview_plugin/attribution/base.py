@@ -903,11 +903,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             name: of it, as in ``store_.recalled``.
             compute: learns it, as a function of the values of the store, the network and the arguments.
         """
-        storage, report, settings = self._storage, self.store_, self._settings
-        if storage is None or report is None or settings is None or not self._keeps_results:
+        report, settings = self.store_, self._settings
+        if report is None or settings is None or not self._keeps_results:
             return compute()
         parts = {**settings, "store": report.folder.name, "content": report.content}
-        state = KeptState(Path(storage.folder), name, parts, self.get_name(), classes_of(self), self.device)
+        state = KeptState(report.folder, name, parts, self.get_name(), classes_of(self), self.device)
         value, recalled = state.get(compute)
         if recalled:
             self.store_ = replace(report, recalled=(*report.recalled, name))
