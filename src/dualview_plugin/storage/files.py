@@ -58,26 +58,39 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def read_whole(path: Path, size: int | None = None) -> bytes:
-    """The content of a regular file.
+def read_text(path: Path) -> bytes:
+    """The content of a regular file of at most 16 MiB.
 
-    Args:
-        path: of the file.
-        size: bytes that it must have, tested before they are read; None: any up to 16 MiB.
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is a link, or no file, larger, or cannot be read.
+    """
+    with opened(path) as (file, found):
+        if found > _LARGEST_TEXT:
+            raise DamagedFileError(f"it has {found} bytes, too many for its kind")
+        try:
+            return file.read()
+        except OSError as error:
+            raise DamagedFileError(str(error)) from error
+
+
+def read_into(path: Path, *places: bytearray | memoryview) -> None:
+    """Read a regular file into buffers that it fills one after the other; its size is tested first.
 
     Raises:
         FileNotFoundError: there is none.
         DamagedFileError: it is a link, or no file, of another size, or cannot be read.
     """
     with opened(path) as (file, found):
-        if size is not None and found != size:
+        size = sum(map(len, places))
+        if found != size:
             raise DamagedFileError(f"it has {found} bytes in place of {size}")
-        if size is None and found > _LARGEST_TEXT:
-            raise DamagedFileError(f"it has {found} bytes, too many for its kind")
         try:
-            return file.read()
+            n_read = sum(file.readinto(place) for place in places)  # type: ignore[attr-defined]
         except OSError as error:
             raise DamagedFileError(str(error)) from error
+        if n_read != size:
+            raise DamagedFileError(f"it ends after {n_read} of {size} bytes")
 
 
 @contextlib.contextmanager
