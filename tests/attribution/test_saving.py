@@ -13,16 +13,12 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from dualview_plugin import DataAttribution, DualView, InvalidTypeError, InvalidValueError, StaleFitError
+from dualview_plugin import DataAttribution, DualView, InvalidValueError, StaleFitError, TracIn
 from tests.attribution.method_factories import METHODS
 from tests.worlds import small_world
 
-# Their state holds networks, which have no form on disk.
-NOT_SAVED = {"TracIn", "TracIn, projected"}
-SAVED = sorted(METHODS.keys() - NOT_SAVED)
 
-
-@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_saved_method_gives_the_same(name: str, tmp_path: Path) -> None:
     world, path = small_world(), tmp_path / "fitted.zip"
     method = METHODS[name](world)
@@ -45,11 +41,27 @@ def test_a_saved_method_gives_the_same(name: str, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(NOT_SAVED))
-def test_state_without_a_form_on_disk_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidTypeError, match=r"save of .* must be of a method whose state has a form on disk, got"):
-        METHODS[name](small_world()).save(tmp_path / "fitted.zip")
-    assert not list(tmp_path.iterdir())
+def _tracin(world: Any, checkpoints: Any, **options: Any) -> TracIn:
+    return TracIn(world.model, "fc", world.train, checkpoints=checkpoints, show_progress=False, **options)
+
+
+@pytest.mark.parametrize("n_components", [None, 9])
+def test_checkpoints_are_given_anew_and_must_be_those_of_the_fit(n_components: int | None, tmp_path: Path) -> None:
+    world, path = small_world(), tmp_path / "fitted.zip"
+    early, late = (small_world(seed).model.state_dict() for seed in (3, 4))
+    method = _tracin(world, [early, late], learning_rates=[0.5, 0.25], n_components=n_components)
+    expected = method.attribute(world.x_test)
+    method.save(path)
+    loaded = TracIn.load(path, world.model, world.train, checkpoints=[early, late], show_progress=False)
+    assert torch.equal(loaded.attribute(world.x_test), expected)
+    assert torch.equal(loaded.self_influence(), method.self_influence())
+    torch.save(late, tmp_path / "late.pt")
+    loaded = TracIn.load(path, world.model, world.train, checkpoints=[early, tmp_path / "late.pt"], show_progress=False)
+    assert torch.equal(loaded.attribute(world.x_test), expected)
+    with pytest.raises(StaleFitError, match=r"checkpoints of TracIn.load must be those of the fit, got other weights"):
+        TracIn.load(path, world.model, world.train, checkpoints=[late, early], show_progress=False)
+    with pytest.raises(InvalidValueError, match="learning_rates of TracIn must be one for each of the 1 checkpoints"):
+        TracIn.load(path, world.model, world.train, show_progress=False)
 
 
 def _saved(folder: Path) -> tuple[Any, Path]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,24 +12,15 @@ import torch
 from dualview_plugin import InvalidValueError
 from dualview_plugin.engines import RanksEngine, engine_of
 from dualview_plugin.errors import InvalidTypeError, MissingDependencyError
+from tests.engines.processes import communicated, started
 from tests.storage.worlds import TEST, Decoded, dualview
-
-ROOT = Path(__file__).parents[2]
-
-
-def _started(engine: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.engines.fitting", engine, str(folder)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, **pipes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ranks", "local"])
 def test_two_processes_share_the_work(engine: str, tmp_path: Path) -> None:
-    ranks = [_started(engine, tmp_path, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
-    done = [process.communicate() for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], done
-    first, second = (json.loads(output) for output, _ in done)
+    ranks = [started("fitting", engine, tmp_path, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    first, second = map(json.loads, communicated(ranks))
     assert first["computed"] + second["computed"] == first["shards"] == 50
     assert first["values"] == second["values"]
     expected = dualview(None, Decoded(400)).attribute(TEST)

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dualview_plugin import InvalidValueError, Storage
+from dualview_plugin.attribution import ProjectedGradientSimilarity
 from dualview_plugin.engines import RayEngine
-from tests.storage.worlds import TEST, dualview, tensors
+from tests.engines.sweeping import method_of
+from tests.storage.worlds import TEST, dualview, network, tensors
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -25,6 +28,7 @@ class Marking(Dataset[Any]):
     """Slow samples; each reading leaves the number of the process that reads."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder, self.source = folder, tensors(200)
 
     def __len__(self) -> int:
@@ -44,27 +48,98 @@ def _ray() -> Any:
     ray.shutdown()
 
 
+class Killer(threading.Thread):
+    """Kills the first actor that reads a sample, if it is to."""
+
+    def __init__(self, marks: Path, kill: bool) -> None:
+        super().__init__()
+        self.marks, self.kill, self.killed = marks, kill, list[int]()
+        for path in marks.iterdir():
+            path.unlink()
+
+    def actors(self) -> set[int]:
+        return {int(path.name) for path in self.marks.iterdir()} - {os.getpid()}
+
+    def run(self) -> None:
+        while self.kill and not self.killed:
+            for actor in self.actors():
+                os.kill(actor, signal.SIGKILL)
+                self.killed.append(actor)
+                break
+            time.sleep(0.01)
+
+    def __enter__(self) -> Killer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill = False
+        self.join()
+
+
 @pytest.mark.parametrize("kill", [False, True])
 def test_two_actors_compute_what_one_process_computes(kill: bool, tmp_path: Path) -> None:
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    data, killed = Marking(marks), list[int]()
-
-    def kill_one() -> None:
-        while not (actors := [int(path.name) for path in marks.iterdir() if path.name != str(os.getpid())]):
-            time.sleep(0.01)
-        os.kill(actors[0], signal.SIGKILL)
-        killed.append(actors[0])
-
-    killer = threading.Thread(target=kill_one if kill else lambda: None)
-    killer.start()
-    method = dualview(tmp_path / "store", data, engine=RayEngine(n_workers=2)).fit()
-    killer.join()
+    data = Marking(tmp_path / "marks")
+    with Killer(data.folder, kill) as killer:
+        method = dualview(tmp_path / "store", data, engine=RayEngine(n_workers=2)).fit()
     assert method.store_ is not None
     assert method.store_.n_computed == method.store_.n_shards == 25
-    actors = {int(path.name) for path in marks.iterdir()} - {os.getpid()}
-    assert len(actors) >= 2 + kill
-    assert len(killed) == kill
+    assert len(killer.actors()) >= 2 + kill
+    assert len(killer.killed) == kill
     expected = dualview(tmp_path / "local", data).attribute(TEST)
     assert torch.equal(method.attribute(TEST), expected)
     assert dualview(tmp_path / "store", data).fit().store_.n_computed == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "kill"),
+    [
+        ("GradientSimilarity", True),
+        ("TracIn", True),
+        ("EKFACInfluence", False),
+        ("InfluenceFunctions", False),
+        ("InputSimilarity", False),
+    ],
+)
+def test_two_actors_share_a_pass_over_the_training_data(name: str, kill: bool, tmp_path: Path) -> None:
+    """The pass of influence functions reads kept features and no samples, so that none of its actors can be told."""
+    data = Marking(tmp_path / "marks")
+    make = lambda folder, engine: method_of(  # noqa: E731
+        name, data, Storage(tmp_path / folder, shard_size=8, engine=engine)
+    )
+    alone = make("local", "local")
+    expected = alone.influence(TEST, k=11)
+    method = make("store", RayEngine(n_workers=2)).fit()
+    with Killer(data.folder, kill) as killer:
+        found = method.influence(TEST, k=11)
+    assert method.sweep_.n_computed == method.sweep_.n_shards == 25
+    assert len(killer.killed) == kill
+    assert len(killer.actors()) >= (0 if name == "InfluenceFunctions" else 2 + kill)
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.equal(found.influence_scores, expected.influence_scores)
+    again = make("store", RayEngine(n_workers=2))
+    assert torch.equal(again.influence(TEST, k=11).indices, expected.indices)
+    assert again.sweep_.n_computed == 0
+    assert torch.equal(method.self_influence(), alone.self_influence())
+
+
+def test_two_actors_project_gradients(tmp_path: Path) -> None:
+    data = Marking(tmp_path / "marks")
+    values = []
+    for engine in ("local", RayEngine(n_workers=2)):
+        storage = Storage(tmp_path / type(engine).__name__, shard_size=8, engine=engine)
+        options: Any = {"n_components": 5, "cache_dir": storage, "show_progress": False, "batch_size": 8}
+        method = ProjectedGradientSimilarity(network(), "2", data, **options)
+        values.append(method.attribute(TEST))
+        assert method.store_ is not None
+        assert method.store_.n_computed == 25
+    torch.testing.assert_close(*values, rtol=1e-4, atol=1e-6)
+
+
+def test_an_error_in_an_actor_is_that_of_one_process(tmp_path: Path) -> None:
+    data, inputs = Marking(tmp_path / "marks"), TEST.clone()
+    inputs[3] = 3e38
+    method = method_of("InputSimilarity", data, Storage(tmp_path / "store", shard_size=8, engine=RayEngine(2)))
+    method.similarity = "dot"
+    with pytest.raises(InvalidValueError, match=r"inputs of InputSimilarity must be inputs with finite attributions"):
+        method.attribute(inputs, 0)

@@ -1,7 +1,8 @@
-"""Kills a fit at random moments, and counts: ``python -m tests.storage.killing FOLDER N_KILLS``; prints one JSON line.
+"""Kills work at random moments, and counts: ``python -m tests.storage.killing FOLDER N_KILLS``; prints one JSON line.
 
-The process imports everything once and runs nothing of it; each fit is a fork that is killed with SIGKILL. Every round
-of fits has a store of its own, and ends with a fit that is left alone.
+The work is a fit of DualView, one of projected gradients, and a pass over exact gradients. The process imports
+everything once and runs nothing of it; each piece of work is a fork that is killed with SIGKILL. Every round has a
+store of its own, and ends with work that is left alone.
 """
 
 from __future__ import annotations
@@ -18,42 +19,54 @@ from typing import Any
 
 import torch
 
+from dualview_plugin import GradientSimilarity, ProjectedGradientSimilarity, Storage
 from dualview_plugin.storage.shards import ShardStore
-from tests.storage.worlds import TEST, Decoded, dualview
+from tests.storage.worlds import TEST, Decoded, dualview, network
 
-N, N_SHARDS = 160, 20
+N = 80
+# Of features; of labels for each of two methods, in one store; of projected gradients; of attributions, all and top 3.
+N_SHARDS = 10 * (1 + 1 + 1 + 2)
 KILLS_IN_A_ROUND = 20
 
 
 class Slow(Decoded):
-    """Half a millisecond for each sample."""
+    """A fifth of a millisecond for each sample."""
 
     def __getitem__(self, index: int) -> Any:
-        time.sleep(0.0005)
+        time.sleep(0.0002)
         return super().__getitem__(index)
 
 
-def fit(folder: Path | None, log: Path, result: Path) -> None:
-    """Fit, note each shard once it is written, and keep the attributions."""
+def work(folder: Path | None, log: Path, result: Path) -> None:
+    """Fit and attribute, note each shard once it is written, and keep the attributions."""
     torch.set_num_threads(1)
     write = ShardStore.write
 
     def noted(store: ShardStore, shard: int, *args: Any) -> None:
         write(store, shard, *args)
         with log.open("a") as file:
-            file.write(f"{shard}\n")
+            file.write(f"{store.folder.name}/{shard}\n")
 
     ShardStore.write = noted  # type: ignore[method-assign]
-    torch.save(dualview(folder, Slow(N)).attribute(TEST), result)
+    data = Slow(N)
+    options: dict[str, Any] = {
+        "cache_dir": None if folder is None else Storage(folder, shard_size=8),
+        "show_progress": False,
+        "batch_size": 8,
+    }
+    projected = ProjectedGradientSimilarity(network(), "2", data, n_components=5, **options)
+    exact = GradientSimilarity(network(), "2", data, **options)
+    values = [dualview(folder, data).attribute(TEST), projected.attribute(TEST), exact.attribute(TEST)]
+    torch.save([*values, *exact.influence(TEST, k=3)], result)
 
 
 def forked(*args: Any) -> int:
-    """The number of a process that fits."""
+    """The number of a process that works."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            fit(*args)
+            work(*args)
             status = 0
         finally:
             os._exit(status)
@@ -61,10 +74,10 @@ def forked(*args: Any) -> int:
 
 
 def finish(*args: Any) -> float:
-    """A fit that is left alone; returns its seconds."""
+    """Work that is left alone; returns its seconds."""
     started = time.perf_counter()
     _, status = os.waitpid(forked(*args), 0)
-    assert status == 0, f"a fit failed with {status}"
+    assert status == 0, f"work failed with {status}"
     return time.perf_counter() - started
 
 
@@ -79,7 +92,7 @@ def main(folder: Path, n_kills: int) -> dict[str, int]:
         store, log, result = (folder / f"{name} {number}" for name in ("store", "log", "result"))
         for _ in range(min(KILLS_IN_A_ROUND, n_kills - counts["kills"])):
             child = forked(store, log, result)
-            time.sleep(chance.uniform(0, 0.6 * duration))
+            time.sleep(chance.uniform(0, 0.5 * duration))
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             counts["kills"] += 1
@@ -87,7 +100,8 @@ def main(folder: Path, n_kills: int) -> dict[str, int]:
         finish(store, log, result)
         shards = Counter(log.read_text().split())
         counts["rounds"] += 1
-        counts["wrong"] += not torch.equal(*(torch.load(path) for path in (result, folder / "first result")))
+        found, expected = (torch.load(path) for path in (result, folder / "first result"))
+        counts["wrong"] += not all(map(torch.equal, found, expected))
         counts["twice"] += sum(number > 1 for number in shards.values())
         counts["never"] += N_SHARDS - len(shards)  # written, and killed before the note
         counts["leftovers"] += len(list(store.rglob(".tmp*")) + list(store.rglob("*.lock")))

@@ -11,9 +11,14 @@ from torch import nn
 from dualview_plugin.errors import InvalidTypeError
 
 # Arguments that a saved object gets anew.
-_NOT_SAVED = {"model", "final_fc_layer", "train_dataset", "device", "cache_dir", "show_progress", "forward", "label_fn"}
+_NOT_SAVED = {
+    *("model", "final_fc_layer", "train_dataset", "device", "cache_dir", "show_progress", "forward", "label_fn"),
+    "checkpoints",
+}
 # Those, and arguments on which no value depends: what may be given when a file is loaded.
 LOAD_OPTIONS = _NOT_SAVED - {"model", "final_fc_layer", "train_dataset"} | {"batch_size", "memory_budget"}
+# Saved arguments on which what is kept in a store does not depend.
+WITHOUT_EFFECT = {"batch_size"}
 
 
 class RememberingMeta(ABCMeta):

@@ -80,10 +80,15 @@ class ArnoldiInfluence(OutputGradients):
 
     def _fit(self) -> None:
         super()._fit()
-        self.eigenvalues_, self._basis = self._eigenpairs()
-        parts = [self._flat(part) @ self._basis for part in self._training_gradients()]
-        self.embeddings_ = torch.cat(parts)
+        self.eigenvalues_, self._basis, self.embeddings_ = self._kept("eigenpairs", self._embedded)
         self._weighted = self.embeddings_ / (self.eigenvalues_ + self.damping)
+
+    _sweeps = False  # the embeddings are kept
+
+    def _embedded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The leading eigenvalues and eigenvectors, and the training gradients along them."""
+        values, basis = self._eigenpairs()
+        return values, basis, torch.cat([self._flat(part) @ basis for part in self._training_gradients()])
 
     def _eigenpairs(self) -> tuple[Tensor, Tensor]:
         """The leading eigenvalues (n_found,) and eigenvectors (n_parameters, n_found) of the Hessian."""

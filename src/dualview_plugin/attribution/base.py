@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict, TypeVar, overload
@@ -18,17 +19,21 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dualview_plugin.attribution.arguments import LOAD_OPTIONS, Remembering
+from dualview_plugin.attribution.arguments import LOAD_OPTIONS, WITHOUT_EFFECT, Remembering, json_arguments
 from dualview_plugin.attribution.joined_maps import joined_maps
+from dualview_plugin.attribution.kept_state import KeptState
 from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
-from dualview_plugin.attribution.saving import Saved, save
+from dualview_plugin.attribution.saving import Saved, classes_of, save
+from dualview_plugin.attribution.sweeps import OwnScores, Scores, check_finite_scores, strongest_of
 from dualview_plugin.attribution.targets import Target, checked_target
-from dualview_plugin.attribution.top_points import strongest, warn_of_lost_values, warn_of_underflow, warn_of_zeros
-from dualview_plugin.attribution.training_store import TrainingStore
-from dualview_plugin.batches import Batch, leaves, mapped, n_rows, split
+from dualview_plugin.attribution.top_points import warn_of_lost_values, warn_of_underflow, warn_of_zeros
+from dualview_plugin.attribution.training_store import N_PROBES, TrainingStore
+from dualview_plugin.batches import Batch, leaves, mapped, n_rows, split, structure
 from dualview_plugin.data import (
     Inputs,
+    KnownContent,
     LabelFunction,
+    RangeResult,
     RangeStream,
     TestInputs,
     TrainData,
@@ -52,6 +57,7 @@ from dualview_plugin.network import (
     checked_function,
     checked_model,
     differentiable_at,
+    fingerprint,
     guest,
     kept_weights,
     layer_name,
@@ -61,7 +67,7 @@ from dualview_plugin.network import (
     weights_checksum,
     writes_to_parameters,
 )
-from dualview_plugin.storage import Column, Storage, StoreReport, mapped_array
+from dualview_plugin.storage import Column, DamagedFileError, Storage, StoreReport, mapped_array
 from dualview_plugin.validation import check_integer
 
 Item = TypeVar("Item")
@@ -119,13 +125,20 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     Raises:
         InvalidTypeError, InvalidValueError: a parameter breaks its constraint; raised before any heavy work.
 
+    Attributes:
+        store_: how the values of the training points that the fit rests on were got, where there is a ``cache_dir``.
+        sweep_: likewise of the last pass over the training data for a block of test points.
+
     Note:
-        A subclass implements ``_fit``, ``_attribute_block``, ``_pair_attribution`` and ``_self_influence``. It reaches
+        A subclass implements ``_fit``, ``_attribute_block``, ``_pair_attribution`` and ``_self_influence``. Where
+        attributions take a pass over the training data, it sets ``_sweeps`` and implements ``_test_state``, ``_scores``
+        and ``_own_scores`` in place of the second and the last; engines then share out the pass. It reaches
         the network only through ``self.model`` and ``self.extractor``, so that :meth:`__call__` can put another in
         their place.
     """
 
     store_: StoreReport | None = None
+    sweep_: StoreReport | None = None
 
     def __init__(
         self,
@@ -155,6 +168,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self._data = TrainingData(train_dataset, self.batch_size, owner, label_fn, self.output)
         self.device = _checked_device(self.model, device, owner)
         self._probe: Probe | None = None
+        self._known: KnownContent | None = None
         self._fitted = self._visiting = False
         self._refitted: tuple[str, Self] | None = None
 
@@ -164,17 +178,44 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     def _fit(self) -> None:
         """The heavy work; sets ``train_labels_`` and ``n_classes_``, most easily by :meth:`_training_features`."""
 
-    @abstractmethod
+    @torch.no_grad()
     def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         """Attributions (n_block, n_train) of test inputs on the device to the classes ``target``, (n_block,)."""
+        return torch.cat(list(self._scores(self._test_state(inputs, target))), 1)
 
     @abstractmethod
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         """Attributions (n_block, k) of the training points ``train_indices``, same shape; differentiable in inputs."""
 
-    @abstractmethod
+    @torch.no_grad()
     def _self_influence(self) -> Tensor:
         """The attribution of each training point to its own label at itself, (n_train,)."""
+        return torch.cat(list(self._own_scores()))
+
+    # Whether attributions take a pass over the training data for each block of test points.
+    _sweeps: bool = False
+
+    def _test_state(self, inputs: Batch, target: Tensor) -> Any:
+        """What a block of test points brings into a pass over the training data."""
+        raise NotImplementedError
+
+    def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        """Attributions (n_block, n) of consecutive training points, of all of them or of those in a stream."""
+        raise NotImplementedError
+
+    def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        """Attributions (n,) of consecutive training points to themselves, of all of them or of those in a stream."""
+        raise NotImplementedError
+
+    def _answers(self) -> dict[str, Tensor]:
+        """The network's features and logits at the probe, (n_probe, …): a later process recognises its code by them."""
+        probe = self._probe_now()
+        return {"probe-features": probe.features, "probe-logits": probe.logits}
+
+    @property
+    def _score_dtype(self) -> torch.dtype:
+        """The type in which a pass computes attributions."""
+        return self._dtype
 
     @property
     def block_size(self) -> int:
@@ -269,22 +310,37 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self, test: TestInputs, target: Target, k: int, proponents: bool, update: Callable[[int], object]
     ) -> KMostInfluentialResults:
         """The ``k`` strongest training points of each test point, from the blocks; ``update`` counts test points."""
-        blocks = self._attributed(self.blocks(test, target, self.block_size))
-        found = strongest(blocks, k, proponents, update)
-        return KMostInfluentialResults(found.indices, found.influence_scores.to(self._dtype))
+        tops, start = [], 0
+        for inputs, classes in self.blocks(test, target, self.block_size):
+            if self._keeps_sweeps:
+                store = self._swept(Scores(self, inputs, classes, start, k, proponents))
+                indices, values, self.sweep_ = strongest_of(store, k, proponents)
+                tops.append((indices.to(self.device), values.to(self.device)))
+            else:
+                top = self._finite_block(inputs, classes, start).topk(k, dim=1, largest=proponents)
+                tops.append((top.indices, top.values))
+            update(len(classes))
+            start += len(classes)
+        indices, values = (torch.cat(parts) for parts in zip(*tops, strict=True))
+        return KMostInfluentialResults(indices, values.to(self._dtype))
 
     def _attributed(self, blocks: Iterator[tuple[Batch, Tensor]]) -> Iterator[Tensor]:
         """The attributions of each block, if they are finite."""
         start = 0
         for inputs, target in blocks:
-            block = self._attribute_block(inputs, target).detach()
-            finite = block.sum(dim=1).isfinite()
-            if not bool(finite.all()):
-                positions = (torch.nonzero(~finite).flatten() + start).tolist()
-                constraint = "inputs with finite attributions; the network gives NaN or infinity for some"
-                raise InvalidValueError("inputs", self.get_name(), constraint, f"positions {positions[:5]}")
+            if self._keeps_sweeps:
+                columns, self.sweep_ = self._swept(Scores(self, inputs, target, start)).load()
+                block = columns["scores"].mT.to(self.device)
+            else:
+                block = self._finite_block(inputs, target, start)
             yield block
             start += len(block)
+
+    def _finite_block(self, inputs: Batch, target: Tensor, start: int) -> Tensor:
+        """The attributions of a block whose first test point has the position ``start``, if they are finite."""
+        block = self._attribute_block(inputs, target).detach()
+        check_finite_scores(block, start, self.get_name())
+        return block
 
     @overload
     def influence(
@@ -358,7 +414,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """The attribution τ_i(x_i, y_i) of each training point to its own label at itself, (n_train,)."""
         with self.visit():
             self.ensure_fitted()
-            exact = self._self_influence().detach()
+            if self._keeps_sweeps:
+                columns, self.sweep_ = self._swept(OwnScores(self)).load()
+                exact = columns["values"].to(self.device)
+            else:
+                exact = self._self_influence().detach()
             values = exact.to(self._dtype)
             warn_of_lost_values(exact, values, self.get_name())
         if not bool(values.isfinite().all()):
@@ -459,9 +519,25 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """
         with self.visit():
             self.ensure_fitted()
-            fresh = vars(type(self)(**self._arguments))
-            learned = {name: value for name, value in vars(self).items() if name not in fresh and name != "store_"}
-            save(self, path, {name: value for name, value in learned.items() if name not in self._remade})
+            save(self, path, self._learned())
+
+    def _learned(self) -> dict[str, Any]:
+        """The attributes that the fit has set and that :meth:`_resume` does not make anew."""
+        left_out = {*vars(type(self)(**self._arguments)), *self._remade, "store_", "sweep_"}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def _restore(self, learned: Mapping[str, Any]) -> None:
+        """Take what :meth:`_learned` gave.
+
+        Raises:
+            DamagedFileError: it is something else.
+        """
+        for name, value in learned.items():
+            if name in vars(self) or name in self._remade:
+                raise DamagedFileError(f"it sets {name!r}")
+            self.__dict__[name] = value
+        self._resume()
+        self._fitted = True
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module, train_dataset: TrainData, **options: Any) -> Self:
@@ -471,8 +547,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             path: of the file.
             model: the network of the fit.
             train_dataset: the data of the fit.
-            options: ``device``, ``cache_dir``, ``show_progress``, ``batch_size``, ``memory_budget``, and ``forward``
-                and ``label_fn`` if the fit had them.
+            options: ``device``, ``cache_dir``, ``show_progress``, ``batch_size``, ``memory_budget``, and ``forward``,
+                ``label_fn`` and the ``checkpoints`` of :class:`TracIn` if the fit had them.
 
         Raises:
             InvalidValueError: no such file, one that :meth:`save` did not write, of another class or newer format; an
@@ -506,12 +582,10 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             raise saved.refused(str(error)) from error
         with method.visit():
             saved.check(method)
-            for name, value in saved.learned(method).items():
-                if name in vars(method) or name in method._remade:
-                    raise saved.refused(f"it sets {name!r}")
-                method.__dict__[name] = value
-            method._resume()
-            method._fitted = True
+            try:
+                method._restore(saved.learned(method))
+            except DamagedFileError as error:
+                raise saved.refused(str(error)) from error
         return method
 
     # Attributes that :meth:`_resume` makes anew.
@@ -620,13 +694,13 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             if self._visiting:
                 yield
                 return
-            self._visiting = True
+            self._visiting, self._known = True, None
             try:
                 self._refresh_probe()
                 with kept_weights(self.model) if writes_to_parameters(self.model) else nullcontext():
                     yield
             finally:
-                self._visiting = False
+                self._visiting, self._known = False, None
 
     def _steps(self, items: Iterator[Item]) -> Iterator[Item]:
         """The items, each computed with the network as a guest: between them it is the user's, who may change it.
@@ -718,12 +792,24 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     def _training_labels(self) -> Tensor:
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""
         n_classes = self._probe_now().n_classes
-        parts: list[Tensor] = []
-        for labels in (labels for _, labels in self._training_batches()):
-            check_labels(labels, n_classes, self.get_name())
-            parts.append(labels)
-        self.train_labels_, self.n_classes_ = torch.cat(parts).to(self.device), n_classes
+        stored = self._stored("labels", {}, [Column("labels", torch.int64)], self._label_ranges)
+        if stored is None:
+            labels = torch.cat([labels for _, _, labels in self._labelled_batches()])
+        else:
+            labels = stored["labels"]
+        self.train_labels_, self.n_classes_ = labels.to(self.device), n_classes
         return self.train_labels_
+
+    def _label_ranges(self, ranges: Iterable[range]) -> Iterator[RangeResult]:
+        """The labels of ranges of training points, as work for an engine."""
+        stream = RangeStream(self._data, ranges)
+        yield from stream.assembled({"labels": labels} for _, _, labels in self._labelled_batches(stream))
+
+    def _labelled_batches(self, stream: RangeStream | None = None) -> Iterator[tuple[range, Batch, Tensor]]:
+        """:meth:`_numbered_batches` whose labels are the network's."""
+        for rows, inputs, labels in self._numbered_batches(stream):
+            check_labels(labels, self._probe_now().n_classes, self.get_name())
+            yield rows, inputs, labels
 
     def _training_batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """The batches of the training set in order, placed where the network is."""
@@ -749,18 +835,107 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
         None without a store, and where another reading or pass would give other values.
         """
-        probe = self._probe_now()
-        if self._storage is None or not (probe.repeatable and probe.repeats):
+        if self._storage is None or not self._repeatable:
             return None
+        store = self._training_store(self._storage, kind, parameters, columns, work)
+        tensors, self.store_ = store.load()
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    @property
+    def _repeatable(self) -> bool:
+        """Whether data and network give the same values at each reading and pass."""
+        probe = self._probe_now()
+        return probe.repeatable and probe.repeats
+
+    def _training_store(
+        self,
+        storage: Storage,
+        kind: str,
+        parameters: Mapping[str, object],
+        columns: list[Column],
+        work: ShardWork,
+        answers: Mapping[str, Tensor] | None = None,
+    ) -> TrainingStore:
+        """The store of what is computed from training points with these parameters."""
+        probe = self._probe_now()
         parts = {
             "network": model_fingerprint(self.model, probe.plain),
             "layer": self.extractor.layer_name,
             "output": repr(self.output),
             **{name: repr(value) for name, value in parameters.items()},
         }
-        store = TrainingStore(self._storage, kind, parts, self._data, columns, work, probe.indices, self.show_progress)
-        tensors, self.store_ = store.load()
-        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        known, checked = self._known_data(), probe.indices
+        return TrainingStore(
+            storage, kind, parts, self._data, columns, work, checked, self.show_progress, known, answers
+        )
+
+    def _known_data(self) -> KnownContent:
+        """Which data these are; looked at once in a call."""
+        if self._known is not None:
+            return self._known
+        known = self._data.identity(n_probes=N_PROBES)
+        if self._visiting:
+            self._known = known
+        return known
+
+    # ------------------------------------------------------------------ results that are kept
+
+    @property
+    def _keeps_results(self) -> bool:
+        """Whether what is made of the training points' values is kept: of a known network, data and settings."""
+        return self._storage is not None and self._storage.results and self._repeatable and self._settings is not None
+
+    @property
+    def _keeps_sweeps(self) -> bool:
+        """Whether passes over the training data go through the store and its engine."""
+        return self._sweeps and self._keeps_results
+
+    @property
+    def _settings(self) -> dict[str, object] | None:
+        """The arguments on which results depend; None if some have no form on disk."""
+        try:
+            arguments = json_arguments(self)
+        except InvalidTypeError:
+            return None
+        kind, storage = type(self), self._storage
+        settings = {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
+        dtype = None if storage is None else storage.dtype
+        return {**settings, "method": f"{kind.__module__}.{kind.__qualname__}", "stored as": dtype}
+
+    def _kept(self, name: str, compute: Callable[[], Item]) -> Item:
+        """What was learned from the values of the store, from the same folder if it was learned before.
+
+        Args:
+            name: of it, as in ``store_.recalled``.
+            compute: learns it, as a function of the values of the store, the network and the arguments.
+        """
+        report, settings = self.store_, self._settings
+        if report is None or settings is None or not self._keeps_results:
+            return compute()
+        parts = {**settings, "store": report.folder.name, "content": report.content}
+        state = KeptState(report.folder, name, parts, self.get_name(), classes_of(self), self.device)
+        value, recalled = state.get(compute)
+        if recalled:
+            self.store_ = replace(report, recalled=(*report.recalled, name))
+        kept: Item = value
+        return kept
+
+    def _swept(self, work: Scores | OwnScores) -> TrainingStore:
+        """The store of a pass over the training data, shard by shard."""
+        if self.store_ is None:  # loaded from a file
+            self._training_labels()
+        assert self._storage is not None
+        assert self._settings is not None
+        assert self.store_ is not None
+        # The content of the data was tested when the fit was made, as the storage asks.
+        storage = replace(self._storage, verify="probe")
+        parts = {**self._settings, "store": self.store_.folder.name, "content": self.store_.content}
+        if isinstance(work, OwnScores):
+            return self._training_store(storage, "self-influence", parts, work.columns, work, self._answers())
+        points = [structure(work.inputs), *leaves(work.inputs), work.target]
+        chosen = "all" if work.k is None else f"{work.k} {'highest' if work.proponents else 'lowest'}"
+        parts |= {"test points": fingerprint(*points), "attributions": chosen}
+        return self._training_store(storage, "attributions", parts, work.columns, work, self._answers())
 
     def _rows_like_the_store(self, values: Tensor, indices: Tensor) -> Tensor:
         """Some rows of a matrix: where a store was used, in an unnamed file of its folder and not in memory."""

@@ -100,7 +100,7 @@ class DualView(FeatureKernelAttribution):
         else:
             self._standardizer = Standardizer.identity(features)
         decisions = training.logits.argmax(dim=1) if self.C == "auto" else None
-        self.solution_ = self._solve(features, training.labels, decisions)
+        self.solution_ = self._kept("solution", lambda: self._solve(features, training.labels, decisions))
         self.kernel_offset_ = float(self.fit_intercept)
         coefficients = SparseCoefficients.from_csr(self.solution_.sparse_dual_coef, features)
         self._set_support(self.solution_.support, features, coefficients)

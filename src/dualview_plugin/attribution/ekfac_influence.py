@@ -15,7 +15,7 @@ from torch.nn.functional import pad, unfold
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.batches import Batch, n_rows, split
-from dualview_plugin.data import TrainData
+from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import Direction, Logits, SampleGradients, differentiable, select_parameters
 from dualview_plugin.network import evaluating
@@ -106,15 +106,20 @@ class EKFACInfluence(OutputGradients):
     def _fit(self) -> None:
         self._check_runs()
         super()._fit()
-        self._blocks_of = self._eigenbases()
-        squares: dict[str, Any] = dict.fromkeys(self._blocks_of, 0.0)
+        self._blocks_of = self._kept("curvature", self._curvature)
+
+    def _curvature(self) -> dict[str, _Block]:
+        """The inverse of each layer's curvature."""
+        blocks = self._eigenbases()
+        squares: dict[str, Any] = dict.fromkeys(blocks, 0.0)
         for gradients, weights in self._gradients_at_all_labels():
-            for name, block in self._blocks_of.items():
+            for name, block in blocks.items():
                 squares[name] = squares[name] + self._squares(name, block, gradients, weights)
-        for name, block in self._blocks_of.items():
+        for name, block in blocks.items():
             values = squares[name] / self.n_train_
             mean = float(values.mean())
             block.inverse = 1 / (values + self.damping * mean if mean > 0 else values + 1)
+        return blocks
 
     def _check_runs(self) -> None:
         """Refuse layers that do not run once, on a few training points."""
@@ -272,14 +277,14 @@ class EKFACInfluence(OutputGradients):
         """Test points whose gradients as whole vectors take a quarter of the memory budget."""
         return min(super().block_size, self._pass_size)
 
-    @torch.no_grad()
-    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
-        solved = torch.cat([self._solved(part) for part in self._flat_parts(inputs, target)])
-        return torch.cat([solved @ self._flat(train).mT for train in self._training_gradients()], 1)
+    def _test_state(self, inputs: Batch, target: Tensor) -> Tensor:
+        return torch.cat([self._solved(part) for part in self._flat_parts(inputs, target)])
 
-    @torch.no_grad()
-    def _self_influence(self) -> Tensor:
-        return torch.cat([self._own_of(train) for train in self._training_gradients()])
+    def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return (state @ self._flat(train).mT for train in self._training_gradients(stream))
+
+    def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return map(self._own_of, self._training_gradients(stream))
 
     def _own_of(self, train: SampleGradients) -> Tensor:
         """The attributions of training points to themselves."""

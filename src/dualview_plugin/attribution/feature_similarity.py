@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch
-from dualview_plugin.data import TrainData
+from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.validation import check_option
 
 Similarity = Literal["cosine", "dot", "l2"]
@@ -59,27 +59,27 @@ class FeatureSimilarity(DataAttribution):
         """What is compared of a block of test points, (n_block, size); differentiable."""
         return self.extract(inputs)[0]
 
-    def _training_vectors(self) -> Iterator[Tensor]:
-        """What is compared of all training points in order, in parts (n, size)."""
+    def _training_vectors(self, stream: RangeStream | None = None) -> Iterator[Tensor]:  # noqa: ARG002
+        """What is compared of all training points in order, or of those in a stream, in parts (n, size)."""
         yield self.features_
 
     def _vectors_at(self, indices: Tensor) -> Tensor:
         """What is compared of these training points, (n, size)."""
         return self.features_[indices]
 
-    @torch.no_grad()
-    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:  # noqa: ARG002
-        test = self._vectors(inputs)
-        return torch.cat([_all_pairs(self.similarity, test, train) for train in self._training_vectors()], 1)
+    def _test_state(self, inputs: Batch, target: Tensor) -> Tensor:  # noqa: ARG002
+        return self._vectors(inputs)
+
+    def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return (_all_pairs(self.similarity, state, train) for train in self._training_vectors(stream))
+
+    def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return (_pairs(self.similarity, train, train) for train in self._training_vectors(stream))
 
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:  # noqa: ARG002
         test = self._vectors(inputs)
         train = self._vectors_at(train_indices.flatten()).view(*train_indices.shape, -1)
         return _pairs(self.similarity, test[:, None], train)
-
-    @torch.no_grad()
-    def _self_influence(self) -> Tensor:
-        return torch.cat([_pairs(self.similarity, train, train) for train in self._training_vectors()])
 
 
 def _all_pairs(similarity: str, test: Tensor, train: Tensor) -> Tensor:

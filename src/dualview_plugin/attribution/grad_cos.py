@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Unpack
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
 from dualview_plugin.batches import Batch, mapped
-from dualview_plugin.data import TrainData
-from dualview_plugin.gradients import Direction
+from dualview_plugin.data import RangeStream, TrainData
+from dualview_plugin.gradients import Direction, SampleGradients
 
 
 class GradCos(GradientSimilarity):
@@ -45,15 +45,11 @@ class GradCos(GradientSimilarity):
     ) -> None:
         super().__init__(model, final_fc_layer, train_dataset, layers=layers, memory_budget=memory_budget, **common)
 
-    @torch.no_grad()
-    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
-        test = self._gradients_of(inputs, target).normalised()
-        return torch.cat([test.inner(train.normalised()) for train in self._training_gradients()], 1)
+    def _test_state(self, inputs: Batch, target: Tensor) -> SampleGradients:
+        return self._gradients_of(inputs, target).normalised()
 
-    @torch.no_grad()
-    def _self_influence(self) -> Tensor:
-        norms = torch.cat([train.norms() for train in self._training_gradients()])
-        return (norms > 0).to(self._layout.dense.dtype)
+    def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return ((train.norms() > 0).to(self._score_dtype) for train in self._training_gradients(stream))
 
     def _linearised(self, sample: Batch, label: Tensor, directions: Tensor) -> Tensor:
         cosines, tangents = self._tangents(sample, label, directions)

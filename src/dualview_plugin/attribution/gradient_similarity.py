@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from functools import reduce
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,8 @@ class GradientSimilarity(DataAttribution):
         self._training_labels()
 
     _remade: ClassVar[frozenset[str]] = frozenset({"_gradients", "_layout"})
+    # Of which output gradients are, in the names of their stores.
+    _of_output: ClassVar[str] = ""
 
     def _resume(self) -> None:
         self._start()
@@ -120,10 +122,22 @@ class GradientSimilarity(DataAttribution):
         each = self._layout.bytes_per_sample + self._layout.dense.element_size() * self.n_train_
         return max(1, self.memory_budget // (2 * each))
 
-    @torch.no_grad()
-    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
-        test = self._gradients_of(inputs, target)
-        return torch.cat([test.inner(self._normalised(train)) for train in self._training_gradients()], 1)
+    _sweeps = True
+
+    def _test_state(self, inputs: Batch, target: Tensor) -> Any:
+        return self._gradients_of(inputs, target)
+
+    def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return (state.inner(self._normalised(train)) for train in self._training_gradients(stream))
+
+    def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        for train in self._training_gradients(stream):
+            norms = train.norms()
+            yield (norms if self.normalize_train else norms.square()).to(self._score_dtype)
+
+    @property
+    def _score_dtype(self) -> torch.dtype:
+        return self._layout.dense.dtype
 
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         """Values and slopes of the pairs, detached: a full graph would keep a vector of the size of θ for each."""
@@ -136,11 +150,6 @@ class GradientSimilarity(DataAttribution):
             directions = self._directions(indices.flatten()).view(*indices.shape, -1)
             rows += [self._linearised(*point) for point in zip(samples(batch), classes, directions, strict=True)]
         return torch.stack(rows)
-
-    @torch.no_grad()
-    def _self_influence(self) -> Tensor:
-        norms = torch.cat([train.norms() for train in self._training_gradients()])
-        return (norms if self.normalize_train else norms.square()).to(self._layout.dense.dtype)
 
     def _linearised(self, sample: Batch, label: Tensor, directions: Tensor) -> Tensor:
         """Attributions (k,) of one test point along the directions (k, n_parameters), and their slope in the sample."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from collections.abc import Iterator
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
 from dualview_plugin.batches import Batch, split
-from dualview_plugin.data import TrainData
+from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.last_layer import (
     CholeskyInverse,
@@ -162,7 +163,7 @@ class InfluenceFunctions(DataAttribution):
             )
         fits = CholeskyInverse.memory(self._n_weights) <= self.memory_budget
         if self.solver == "exact" or (self.solver == "auto" and fits):
-            return CholeskyInverse(curvature)
+            return self._kept("factor", lambda: CholeskyInverse(curvature))
         return ConjugateGradientInverse(curvature, self.tol or 1e-6, self.max_iter or 1000, self.show_progress)
 
     @property
@@ -176,30 +177,44 @@ class InfluenceFunctions(DataAttribution):
         self.ensure_fitted()
         return max(1, _BLOCK_BYTES // (8 * (_VECTORS * self._n_weights + self.n_train_)))
 
+    _sweeps = True
+
+    @property
+    def _score_dtype(self) -> torch.dtype:
+        return torch.float64
+
     @torch.no_grad()
-    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
+    def _test_state(self, inputs: Batch, target: Tensor) -> Tensor:
         # The forward pass takes parts of at most ``batch_size``.
         parts = zip(split(inputs, self.batch_size), split(target, self.batch_size), strict=True)
-        solved = self._inverse.solve(torch.cat([self._loss_gradients(*part) for part in parts]))
-        return self._products(solved)
+        return self._inverse.solve(torch.cat([self._loss_gradients(*part) for part in parts]))
 
-    def _products(self, vectors: Tensor) -> Tensor:
-        """⟨v, ∇L(x_i, y_i)⟩ (n_vectors, n_train) for v (n_vectors, n_classes, n_features), block by block.
+    def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        ranges = [range(self.n_train_)] if stream is None else stream.unread()
+        return (self._products(state, rows) for rows in ranges)
+
+    @torch.no_grad()
+    def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
+        return self._products(self._test_state(inputs, target), range(self.n_train_))
+
+    def _products(self, vectors: Tensor, among: range) -> Tensor:
+        """⟨v, ∇L(x_i, y_i)⟩ (n_vectors, n) for v (n_vectors, n_classes, n_features) and training points of a range.
 
         For few vectors the factors of ∇L are multiplied one after the other; for many it is worth writing ∇L out.
         """
         n_vectors, n_classes, n_features = vectors.shape
         written = n_features <= n_vectors
-        products = vectors.new_empty(n_vectors, self.n_train_)
+        products = vectors.new_empty(n_vectors, len(among))
         size = max(1, _SCORE_ELEMENTS // (n_classes * (n_features if written else n_vectors)))
-        for start in range(0, self.n_train_, size):
-            rows = slice(start, start + size)
+        for start in range(0, len(among), size):
+            places = slice(start, start + size)
+            rows = slice(among[places].start, among[places].stop)
             residuals, features = self._residuals_at(rows), self._features[rows].to(vectors.dtype)
             if written:
-                products[:, rows] = vectors.flatten(1) @ weight_gradients(residuals, features).flatten(1).mT
+                products[:, places] = vectors.flatten(1) @ weight_gradients(residuals, features).flatten(1).mT
                 continue
             scores = (vectors.flatten(0, 1) @ features.mT).view(n_vectors, n_classes, -1)
-            products[:, rows] = scores.mul_(residuals.mT).sum(1)
+            products[:, places] = scores.mul_(residuals.mT).sum(1)
         return products
 
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
@@ -208,13 +223,11 @@ class InfluenceFunctions(DataAttribution):
             solved = self._inverse.solve(self._gradients_at(unique))
         return torch.einsum("bcf,bkcf->bk", self._loss_gradients(inputs, target), solved[position])
 
-    @torch.no_grad()
-    def _self_influence(self) -> Tensor:
-        parts = []
-        for indices in torch.split(torch.arange(self.n_train_, device=self.device), self.block_size):
-            gradients = self._gradients_at(indices)
-            parts.append(torch.linalg.vecdot(self._inverse.solve(gradients).flatten(1), gradients.flatten(1)))
-        return torch.cat(parts)
+    def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        for rows in [range(self.n_train_)] if stream is None else stream.unread():
+            for indices in torch.split(torch.arange(rows.start, rows.stop, device=self.device), self.block_size):
+                gradients = self._gradients_at(indices)
+                yield torch.linalg.vecdot(self._inverse.solve(gradients).flatten(1), gradients.flatten(1))
 
     def _loss_gradients(self, inputs: Batch, target: Tensor) -> Tensor:
         """∇L(x, c) (n, n_classes, n_features) in float64, differentiable in the inputs."""

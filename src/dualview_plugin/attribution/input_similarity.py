@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dualview_plugin.attribution.feature_similarity import FeatureSimilarity
 from dualview_plugin.batches import Batch, leaves, shapes
+from dualview_plugin.data import RangeStream
 from dualview_plugin.errors import InvalidTypeError
 
 
@@ -38,8 +39,10 @@ class InputSimilarity(FeatureSimilarity):
             raise InvalidTypeError("train_dataset", self.get_name(), constraint, shapes(inputs))
         return torch.cat([part.flatten(1) for part in parts], 1)
 
-    def _training_vectors(self) -> Iterator[Tensor]:
-        for inputs, _ in self._training_batches():
+    _sweeps = True
+
+    def _training_vectors(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        for _, inputs, _ in self._numbered_batches(stream):
             yield self._vectors(inputs)
 
     def _vectors_at(self, indices: Tensor) -> Tensor:

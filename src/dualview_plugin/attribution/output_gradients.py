@@ -10,11 +10,9 @@ from torch import Tensor, nn
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity
 from dualview_plugin.batches import Batch, split
 from dualview_plugin.data import TrainData
-from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import LogProbabilities, SampleGradients
 from dualview_plugin.network import Caller
-from dualview_plugin.storage import Column
 
 
 class OutputGradients(GradientSimilarity):
@@ -29,6 +27,7 @@ class OutputGradients(GradientSimilarity):
     """
 
     _output: ClassVar[type[Caller]] = LogProbabilities
+    _of_output: ClassVar[str] = f" of {LogProbabilities.__name__}"
 
     def __init__(
         self, model: nn.Module, final_fc_layer: nn.Module | str, train_dataset: TrainData, **options: Any
@@ -44,12 +43,6 @@ class OutputGradients(GradientSimilarity):
     def _differentiated(self) -> Caller:
         call = self.extractor.call
         return self._output(call.model, call.owner, call.forward, call.output)
-
-    def _stored(
-        self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
-    ) -> dict[str, Tensor] | None:
-        """As in the base, apart from what belongs to logits."""
-        return super()._stored(f"{kind} of {self._output.__name__}", parameters, columns, work)
 
     @property
     def _pass_size(self) -> int:

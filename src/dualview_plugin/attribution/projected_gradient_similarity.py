@@ -109,7 +109,8 @@ class ProjectedGradientSimilarity(GradientSimilarity):
             "seed": self.seed,
             "layers": self.layers,
         }
-        stored = self._stored("projected gradients", parameters, self._columns(), self._project_ranges)
+        kind = f"projected gradients{self._of_output}"
+        stored = self._stored(kind, parameters, self._columns(), self._project_ranges)
         if stored is None:
             ((_, stored, _),) = self._project_ranges([range(self.n_train_)])
         self.gradient_norms_ = stored["norms"]
@@ -117,6 +118,8 @@ class ProjectedGradientSimilarity(GradientSimilarity):
         if self.normalize_train:
             norms = self.gradient_norms_[:, None]
             self.projected_gradients_ = self.projected_gradients_ / torch.where(norms > 0, norms, 1.0)
+
+    _sweeps = False  # the projections are kept
 
     _remade: ClassVar[frozenset[str]] = GradientSimilarity._remade | {"_projection"}
 

@@ -98,7 +98,7 @@ class RepresenterPoints(FeatureKernelAttribution):
         training = self._training_features()
         targets = self._targets(training)
         start = self._last_layer(training.features[:_CHECKED_ROWS], training.logits[:_CHECKED_ROWS]).weight
-        self.regression_ = self._retrain(training.features, targets, start)
+        self.regression_ = self._kept("weights", lambda: self._retrain(training.features, targets, start))
         alpha = (targets - self.regression_.probabilities) / (2 * self.weight_decay * len(targets))
         self._standardizer = Standardizer.identity(training.features)
         self._set_support(torch.arange(len(alpha)), training.features, alpha)

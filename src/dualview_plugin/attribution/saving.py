@@ -64,7 +64,7 @@ def save(method: DataAttribution, path: str | Path, learned: Mapping[str, Any]) 
         InvalidValueError: the file cannot be written.
     """
     owner, probe = method.get_name(), method._probe_now()
-    encoder = _Encoder(owner, _classes_of(method))
+    encoder = Encoder(owner, classes_of(method))
     identity = {
         "network": model_fingerprint(method.model, probe.plain),
         "data": method._data.identity(n_probes=N_PROBES).digest,
@@ -101,7 +101,7 @@ class Saved:
     def __init__(self, path: str | Path, owner: str) -> None:
         self.path, self._owner = path, f"{owner}.load"
         try:
-            content, self._tensors = read_saved(Path(path))
+            content, self._tensors = read_saved(Path(path).resolve())
             if content["format"] != FORMAT:
                 raise DamagedFileError(f"its format is {content['format']!r}, this version reads {FORMAT}")
             self.name, self.layer = str(content["class"]), str(content["layer"])
@@ -124,7 +124,7 @@ class Saved:
         probe = method._probe_now()
         try:
             wanted = self._identity
-            labels, features, logits = _Decoder(self._tensors, torch.device("cpu"), {}).decode(wanted["answers"])
+            labels, features, logits = Decoder(self._tensors, torch.device("cpu"), {}).decode(wanted["answers"])
             stored = wanted["n_train"], wanted["network"], wanted["data"], wanted["indices"]
         except (KeyError, TypeError, ValueError, IndexError, DamagedFileError) as error:
             raise self.refused(str(error)) from error
@@ -143,7 +143,7 @@ class Saved:
 
     def learned(self, method: DataAttribution) -> dict[str, Any]:
         """The learned attributes, tensors on the method's device."""
-        decoder = _Decoder(self._tensors, method.device, _classes_of(method))
+        decoder = Decoder(self._tensors, method.device, classes_of(method))
         try:
             return {name: decoder.decode(value) for name, value in self._learned.items()}
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, DamagedFileError) as error:
@@ -153,12 +153,12 @@ class Saved:
         return StaleFitError(f"{parameter} of {self._owner} must be that of the fit in {str(self.path)!r}, got {got}")
 
 
-def _classes_of(method: DataAttribution) -> dict[str, type]:
+def classes_of(method: DataAttribution) -> dict[str, type]:
     """The classes of which a method's state is made, by name."""
     return {**_CLASSES, **{kind.__name__: kind for kind in method._state_classes}}
 
 
-class _Encoder:
+class Encoder:
     """Values as JSON, with tensors apart; what occurs twice is kept once."""
 
     def __init__(self, owner: str, classes: Mapping[str, type]) -> None:
@@ -168,6 +168,11 @@ class _Encoder:
         self._numbers: dict[tuple[Any, ...], int] = {}
 
     def encode(self, value: Any) -> Any:
+        """The value as JSON has it.
+
+        Raises:
+            InvalidTypeError: it has no form on disk.
+        """
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         if isinstance(value, Tensor):
@@ -199,8 +204,8 @@ class _Encoder:
         return self._numbers[key]
 
 
-class _Decoder:
-    """The values of :class:`_Encoder`, from JSON that anybody may have written."""
+class Decoder:
+    """The values of :class:`Encoder`, from JSON that anybody may have written."""
 
     def __init__(self, tensors: list[Tensor], device: torch.device, classes: Mapping[str, type]) -> None:
         self._classes = classes
@@ -209,6 +214,11 @@ class _Decoder:
         self._placed: dict[int, Tensor] = {}
 
     def decode(self, value: Any) -> Any:
+        """The value.
+
+        Raises:
+            DamagedFileError, KeyError, TypeError, ValueError, IndexError, AttributeError: it is none of an encoder.
+        """
         if not isinstance(value, dict):
             return value
         if "tensor" in value:

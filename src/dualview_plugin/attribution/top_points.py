@@ -1,26 +1,14 @@
-"""The strongest training points of each test point."""
+"""Warnings about values that are zero, or too small for their type."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
 
 import torch
 from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
 from dualview_plugin.errors import PrecisionWarning, SparseAttributionWarning
-
-
-def strongest(
-    blocks: Iterable[Tensor], k: int, proponents: bool, update: Callable[[int], object]
-) -> KMostInfluentialResults:
-    """The ``k`` highest attributions of each row, descending, or the lowest, ascending; ``update`` counts rows."""
-    tops = []
-    for block in blocks:
-        tops.append(block.topk(k, dim=1, largest=proponents))
-        update(len(block))
-    return KMostInfluentialResults(torch.cat([top.indices for top in tops]), torch.cat([top.values for top in tops]))
 
 
 def warn_of_zeros(found: KMostInfluentialResults, owner: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -15,11 +16,13 @@ from dualview_plugin.attribution.gradient_similarity import GradientSimilarity, 
 from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
 from dualview_plugin.batches import Batch, plus, scaled
-from dualview_plugin.data import TrainData
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.data import RangeStream, TrainData
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
+from dualview_plugin.network import guest, model_fingerprint
 from dualview_plugin.validation import check_integer, check_positive
 
 Values = TypeVar("Values")
+_STATES = "_part_states"
 Checkpoint = Mapping[str, Any] | str | Path
 
 
@@ -97,6 +100,8 @@ class TracIn(DataAttribution):
         self.layers = _layer_names(self.model, layers, owner)
         self._parts: list[GradientSimilarity] = []
 
+    _marks: list[str]
+
     def _part(self, network: nn.Module) -> GradientSimilarity:
         """The similarity at one checkpoint, which the network has loaded."""
         common: Any = {name: self._arguments[name] for name in CommonOptions.__annotations__ if name in self._arguments}
@@ -113,18 +118,35 @@ class TracIn(DataAttribution):
             **common,
         )
 
-    def save(self, path: str | Path) -> None:
-        """Refused: what was learned are methods on the networks of the checkpoints.
-
-        Raises:
-            InvalidTypeError: always.
-        """
-        constraint = "of a method whose state has a form on disk"
-        raise InvalidTypeError("save", self.get_name(), constraint, f"the networks of its checkpoints for {path!r}")
-
     def _fit(self) -> None:
         self._training_labels()
         self._parts = [self._part(network).fit() for network in self._networks()]
+        self._marks = [_mark(part) for part in self._parts]
+
+    def _learned(self) -> dict[str, Any]:
+        """With what was learned at each checkpoint; the checkpoints themselves are given anew, as the network is."""
+        return {**super()._learned(), _STATES: [part._learned() for part in self._parts]}
+
+    def _resume(self) -> None:
+        """Make the similarities at the checkpoints anew.
+
+        Raises:
+            StaleFitError: they are other checkpoints.
+        """
+        states, networks = self.__dict__.pop(_STATES), self._networks()
+        if len(states) != len(networks):
+            raise self._stale(f"{len(networks)} in place of {len(states)}")
+        self._parts = []
+        for position, (network, state) in enumerate(zip(networks, states, strict=True)):
+            part = self._part(network)
+            with part.visit():
+                if _mark(part) != self._marks[position]:
+                    raise self._stale(f"other weights at position {position}")
+                part._restore(state)
+            self._parts.append(part)
+
+    def _stale(self, got: str) -> StaleFitError:
+        return StaleFitError(f"checkpoints of {self.get_name()}.load must be those of the fit, got {got}")
 
     def _networks(self) -> list[nn.Module]:
         """The network itself, or a copy of it for each checkpoint."""
@@ -169,6 +191,46 @@ class TracIn(DataAttribution):
         self.ensure_fitted()
         return min(part.block_size for part in self._parts)
 
+    @property
+    def _sweeps(self) -> bool:  # type: ignore[override]
+        return self.n_components is None
+
+    @property
+    def _score_dtype(self) -> torch.dtype:
+        return self._parts[0]._score_dtype
+
+    @property
+    def _settings(self) -> dict[str, object] | None:
+        """With the weights of the checkpoints."""
+        settings = super()._settings
+        return None if settings is None else {**settings, "checkpoints": self._marks}
+
+    def _test_state(self, inputs: Batch, target: Tensor) -> list[Any]:
+        states = []
+        for part in self._parts:
+            with part.visit():
+                states.append(part._test_state(inputs, target))
+        return states
+
+    def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return self._pass(stream, [partial(part._scores, own) for part, own in zip(self._parts, state, strict=True)])
+
+    def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
+        return self._pass(stream, [part._own_scores for part in self._parts])
+
+    def _pass(
+        self, stream: RangeStream | None, parts: list[Callable[[RangeStream], Iterator[Tensor]]]
+    ) -> Iterator[Tensor]:
+        """Σ_t η_t times what a pass at checkpoint t gives for each range of a stream, or for all training points."""
+        for rows in [range(self.n_train_)] if stream is None else stream.unread():
+            total: Tensor | None = None
+            for rate, part, network in zip(self.learning_rates, parts, self._parts, strict=True):
+                with guest(network.model):
+                    values = rate * torch.cat(list(part(RangeStream(self._data, [rows]))), -1)
+                total = values if total is None else total + values
+            assert total is not None  # there is a checkpoint
+            yield total
+
     def _attribute_block(self, inputs: Batch, target: Tensor) -> Tensor:
         return self._summed(lambda part: part._attribute_block(inputs, target))
 
@@ -195,6 +257,11 @@ class TracIn(DataAttribution):
             total = values if total is None else plus(total, values)
         assert total is not None  # there is a checkpoint
         return total
+
+
+def _mark(part: GradientSimilarity) -> str:
+    """What tells the network of a checkpoint from others."""
+    return model_fingerprint(part.model, part._probe_now().plain)
 
 
 def _checked_checkpoints(checkpoints: Any, owner: str) -> tuple[Checkpoint, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ _N_CHECKED = 4
 
 @dataclass(frozen=True)
 class TrainingStore:
-    """Columns with a row for each training point: read where they are stored, computed and stored where not.
+    """Columns computed from training points, shard by shard: read where they are stored, else computed and stored.
 
     Args:
         storage: where and how.
@@ -35,6 +35,9 @@ class TrainingStore:
         work: computes them.
         checked: positions at which the network's answers are compared, if they are finished.
         show_progress: a bar over the shards.
+        known: what is known of the data.
+        answers: what the network answers now at a probe, for work that keeps its answers in columns of these names;
+            they are compared in place of ``checked`` rows, and nothing is computed for that.
     """
 
     storage: Storage
@@ -45,29 +48,52 @@ class TrainingStore:
     work: ShardWork
     checked: list[int]
     show_progress: bool
+    known: KnownContent
+    answers: Mapping[str, Tensor] | None = None
 
     def load(self) -> tuple[dict[str, Tensor], StoreReport]:
         """All columns, on the CPU, and how they came."""
-        known = self.data.identity(n_probes=N_PROBES)
-        store = self._store(known)
-        self._complete(store)
-        recognised_by = "whole content" if known.whole else f"probe of {min(N_PROBES, len(self.data))} samples"
-        if self.storage.verify == "full" and not known.whole:
-            self._verify(store)
-            recognised_by = "all samples"
+        store = self.completed()
         values, damaged = store.gather(self.columns)
         if damaged:
             self._complete(store)
             for shard in damaged:
                 store.fill(values, self.columns, shard)
-        return values, StoreReport(store.folder, store.n_shards, store.n_written, recognised_by)
+        return values, self.report(store)
 
-    def _store(self, known: KnownContent) -> ShardStore:
+    def shards(self, store: ShardStore) -> Iterator[dict[str, Tensor]]:
+        """The columns of one shard after the other, on the CPU."""
+        for shard in range(store.n_shards):
+            values = store.read_all(shard, self.columns)
+            if values is None:
+                self._complete(store)
+                values = store.read_all(shard, self.columns)
+            assert values is not None  # a damaged shard is held in memory once it is computed again
+            yield values
+
+    def completed(self) -> ShardStore:
+        """The store, in which nothing is missing."""
+        store = self._store()
+        self._complete(store)
+        if self.storage.verify == "full" and not self.known.whole:
+            self._verify(store)
+        return store
+
+    def report(self, store: ShardStore) -> StoreReport:
+        """How the columns came."""
+        recognised_by = f"probe of {min(N_PROBES, len(self.data))} samples"
+        if self.known.whole:
+            recognised_by = "whole content"
+        elif self.storage.verify == "full":
+            recognised_by = "all samples"
+        return StoreReport(store.folder, store.n_shards, store.n_written, recognised_by, store.content)
+
+    def _store(self) -> ShardStore:
         """The store of these data and parts whose finished rows are what the network answers now."""
         size = self.storage.shard_size or shard_size_for(len(self.data))
         precisions = ", ".join(f"{column.name} {dtype_name(column.dtype)}" for column in self.columns[:1])
         for generation in count():
-            parts = {**self.parts, "data": known.digest, "precision": precisions, "generation": str(generation)}
+            parts = {**self.parts, "data": self.known.digest, "precision": precisions, "generation": str(generation)}
             key = fingerprint(self.kind, len(self.data), size, sorted(parts.items()))
             store = ShardStore(Path(self.storage.folder), StoreIdentity(self.kind, key, len(self.data), size, parts))
             if self._agrees(store):
@@ -77,6 +103,8 @@ class TrainingStore:
     def _agrees(self, store: ShardStore) -> bool:
         """Whether a few finished rows are what the network answers: its code may have changed, its weights not."""
         finished = [shard for shard in range(store.n_shards) if store.has(shard, self.columns)]
+        if self.answers is not None:
+            return self._same_answers(store, self.answers, finished)
         size = store.identity.shard_size
         indices = [index for index in self.checked if index // size in finished]
         indices = sorted(indices or [store.rows(shard).start for shard in finished[:_N_CHECKED]])
@@ -87,6 +115,16 @@ class TrainingStore:
                 if stored is None:
                     break
                 if not same_answers(found[column.name].cpu(), stored[place : place + 1]):
+                    return False
+        return True
+
+    @staticmethod
+    def _same_answers(store: ShardStore, answers: Mapping[str, Tensor], finished: list[int]) -> bool:
+        """Whether the network answered at the first of the finished shards as it does now."""
+        for shard in finished[:_N_CHECKED]:
+            for name, answer in answers.items():
+                stored = store.read(shard, Column(name, answer.dtype, answer.shape[1], len(answer)))
+                if stored is not None and not same_answers(answer.cpu()[: len(stored)], stored):
                     return False
         return True
 

@@ -41,6 +41,7 @@ class TRAK(OutputGradients, ProjectedGradientSimilarity):
     """
 
     _output: ClassVar[type[Caller]] = Margins
+    _of_output: ClassVar[str] = f" of {Margins.__name__}"
     _own: Tensor
 
     def __init__(
@@ -75,7 +76,7 @@ class TRAK(OutputGradients, ProjectedGradientSimilarity):
         gram = projected.mT @ projected
         gram += self.damping * gram.trace() / size * torch.eye(size, dtype=gram.dtype, device=gram.device)
         self._check_rank(gram)
-        weighted = torch.linalg.solve(gram, projected.mT).mT * self._errors()[:, None]
+        weighted = torch.linalg.solve(gram, projected.mT).mT * self._kept("errors", self._errors)[:, None]
         self._own = (weighted * projected).sum(1)
         self.projected_gradients_ = weighted.to(self.projected_gradients_)
 

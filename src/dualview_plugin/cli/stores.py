@@ -87,8 +87,9 @@ def damages(store: FoundStore) -> Iterator[str]:
         opened = ShardStore(store.folder.parent, identity)
         for shard, record in store.records.items():
             for name, entry in record["columns"].items():
-                width = entry["shape"][1] if len(entry["shape"]) == 2 else None
-                opened.read(shard, Column(name, getattr(torch, entry["dtype"]), width))
+                n_rows, *widths = entry["shape"]
+                width = widths[0] if widths else None
+                opened.read(shard, Column(name, getattr(torch, entry["dtype"]), width, limit=n_rows))
     yield from (str(warning.message) for warning in caught if issubclass(warning.category, CacheWarning))
 
 

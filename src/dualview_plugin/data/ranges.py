@@ -40,6 +40,12 @@ class RangeStream:
             digest.update(inputs, labels)
             yield rows, inputs, labels
 
+    def unread(self) -> Iterator[range]:
+        """The ranges alone, for what is computed without reading their samples; its digest is that of no samples."""
+        for rows in self._ranges:
+            self._open.append((rows, SamplesDigest()))
+            yield rows
+
     def assembled(self, parts: Iterable[dict[str, Tensor]]) -> Iterator[RangeResult]:
         """Each range, its columns, and the digest of its samples, from consecutive rows that came of the batches."""
         held: list[dict[str, Tensor]] = []

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.network import byte_view
-from dualview_plugin.storage.files import DamagedFileError, read_whole
+from dualview_plugin.storage.checksums import checksum
+from dualview_plugin.storage.files import DamagedFileError, read_into
 
 # bfloat16 is no type of NumPy: its bits are stored as integers.
 _STORED_AS = {
@@ -48,31 +49,20 @@ def npy_header(dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-def read_npy(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Tensor, bytes]:
-    """The tensor in a file, and the file's content.
+def read_npy(path: Path, place: Tensor) -> str:
+    """Read the array in a file to its place, a contiguous tensor of its shape and type; returns the file's checksum.
 
     The header must be the one that such a tensor has, byte by byte. So no header is parsed, and no size believed.
 
     Raises:
         FileNotFoundError: there is no file.
-        DamagedFileError: it holds something else.
+        DamagedFileError: it holds something else; the place then has any values.
     """
-    content = read_whole(path, len(npy_header(dtype, shape)) + dtype.itemsize * math.prod(shape))
-    return parsed_npy(content, dtype, shape), content
-
-
-def parsed_npy(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The tensor in the content of a file.
-
-    Raises:
-        DamagedFileError: it holds something else.
-    """
-    header, n_bytes = npy_header(dtype, shape), dtype.itemsize * math.prod(shape)
-    if min(shape, default=0) < 0 or len(content) != len(header) + n_bytes or content[: len(header)] != header:
-        raise DamagedFileError(f"it holds no {dtype_name(dtype)} array of shape {shape}")
-    if not n_bytes:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(content[len(header) :]), dtype=dtype).view(shape)
+    header, view = npy_header(place.dtype, tuple(place.shape)), byte_view(place).data
+    read_into(path, found := bytearray(len(header)), view)
+    if found != header:
+        raise DamagedFileError(f"it holds no {dtype_name(place.dtype)} array of shape {tuple(place.shape)}")
+    return checksum(header, view)
 
 
 def mapped_array(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:

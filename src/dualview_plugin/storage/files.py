@@ -58,16 +58,48 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def read_whole(path: Path, size: int | None = None) -> bytes:
-    """The content of a regular file.
+def read_text(path: Path) -> bytes:
+    """The content of a regular file of at most 16 MiB.
 
-    Args:
-        path: of the file.
-        size: bytes that it must have, tested before they are read; None: any up to 16 MiB.
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is a link, or no file, larger, or cannot be read.
+    """
+    with opened(path) as (file, found):
+        if found > _LARGEST_TEXT:
+            raise DamagedFileError(f"it has {found} bytes, too many for its kind")
+        try:
+            return file.read()
+        except OSError as error:
+            raise DamagedFileError(str(error)) from error
+
+
+def read_into(path: Path, *places: bytearray | memoryview) -> None:
+    """Read a regular file into buffers that it fills one after the other; its size is tested first.
 
     Raises:
         FileNotFoundError: there is none.
         DamagedFileError: it is a link, or no file, of another size, or cannot be read.
+    """
+    with opened(path) as (file, found):
+        size = sum(map(len, places))
+        if found != size:
+            raise DamagedFileError(f"it has {found} bytes in place of {size}")
+        try:
+            n_read = sum(file.readinto(place) for place in places)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise DamagedFileError(str(error)) from error
+        if n_read != size:
+            raise DamagedFileError(f"it ends after {n_read} of {size} bytes")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A regular file to read, and its size.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFileError: it is a link, or no file.
     """
     try:
         handle = os.open(path, _READ)
@@ -81,14 +113,7 @@ def read_whole(path: Path, size: int | None = None) -> bytes:
         os.close(handle)
         raise DamagedFileError("it is no regular file")
     with os.fdopen(handle, "rb") as file:
-        if size is not None and status.st_size != size:
-            raise DamagedFileError(f"it has {status.st_size} bytes in place of {size}")
-        if size is None and status.st_size > _LARGEST_TEXT:
-            raise DamagedFileError(f"it has {status.st_size} bytes, too many for its kind")
-        try:
-            return file.read()
-        except OSError as error:
-            raise DamagedFileError(str(error)) from error
+        yield file, status.st_size
 
 
 def _is_alive(process: int) -> bool:

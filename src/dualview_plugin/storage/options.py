@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.validation import check_integer, check_option
 
 _OWNER = "Storage"
@@ -27,6 +27,10 @@ class Storage:
             ``"full"``: all samples are read and compared with the digests that were taken when they were stored.
         engine: who computes the shards that are missing. ``"local"``: this process. ``"ranks"``: the processes of
             torchrun or SLURM, which share ``folder``. ``"ray"`` or a ``RayEngine``: a pool of Ray actors.
+        results: whether to keep, and to hand to the engine, what is made of features and gradients too: solutions and
+            factors of a fit, and attributions of methods that pass over the training data for each block of test
+            points. ``attribute`` keeps n_test · n_train numbers, ``influence(k)`` 2 · k · n_test for each shard.
+            False: they are computed by this process at every call, and not kept.
 
     Raises:
         InvalidTypeError, InvalidValueError: a parameter breaks its constraint, or the folder cannot be made.
@@ -43,6 +47,7 @@ class Storage:
     shard_size: int | None = None
     verify: str = "probe"
     engine: Any = "local"
+    results: bool = True
 
     def __post_init__(self) -> None:
         make_folder(self.folder, "folder", _OWNER)
@@ -53,6 +58,8 @@ class Storage:
         check_option(self.verify, "verify", _OWNER, ("probe", "full"))
         if isinstance(self.engine, str):
             check_option(self.engine, "engine", _OWNER, ("local", "ranks", "ray"))
+        if not isinstance(self.results, bool):
+            raise InvalidTypeError("results", _OWNER, "True or False", repr(self.results))
 
     @classmethod
     def of(cls, value: object, owner: str) -> Storage | None:

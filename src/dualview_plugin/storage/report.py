@@ -16,9 +16,14 @@ class StoreReport:
         n_computed: how many of them this process computed; 0 is a hit.
         recognised_by: how the data were recognised: ``"whole content"``, ``"probe of 128 samples"`` or
             ``"all samples"``.
+        content: a digest of all samples as they were read when the shards were computed.
+        recalled: what was learned from them that was read from the folder and not computed: ``"solution"`` of
+            DualView, ``"factor"`` of influence functions, ``"weights"`` of representer points, and so on.
     """
 
     folder: Path
     n_shards: int
     n_computed: int
     recognised_by: str
+    content: str = ""
+    recalled: tuple[str, ...] = ()

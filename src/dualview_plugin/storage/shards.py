@@ -16,7 +16,7 @@ from torch import Tensor
 from dualview_plugin.errors import CacheWarning
 from dualview_plugin.storage.arrays import dtype_name, mapped_array, npy_parts, read_npy
 from dualview_plugin.storage.checksums import checksum
-from dualview_plugin.storage.files import DamagedFileError, read_whole, remove_leftovers, write_whole
+from dualview_plugin.storage.files import DamagedFileError, read_text, remove_leftovers, write_whole
 from dualview_plugin.storage.locks import Claim
 
 FORMAT = 1
@@ -25,21 +25,24 @@ _SMALLEST_SHARD, _MOST_SHARDS = 1024, 2048
 
 @dataclass(frozen=True)
 class Column:
-    """One array of a store: a row for each training point.
+    """One array of a store: a row for each training point, or a few rows for each shard.
 
     Attributes:
         name: of the files.
         dtype: as stored.
         width: entries of a row; None: the rows are numbers.
+        limit: rows of a shard at most; None: as many as the shard has training points.
     """
 
     name: str
     dtype: torch.dtype
     width: int | None = None
+    limit: int | None = None
 
     def shape(self, n_rows: int) -> tuple[int, ...]:
-        """The shape of so many rows."""
-        return (n_rows,) if self.width is None else (n_rows, self.width)
+        """The shape in a shard of so many training points."""
+        n_kept = n_rows if self.limit is None else min(n_rows, self.limit)
+        return (n_kept,) if self.width is None else (n_kept, self.width)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,11 @@ class ShardStore:
         found = self._record(shard)
         return None if found is None else str(found["data"])
 
+    @property
+    def content(self) -> str:
+        """A digest of all samples that the shards were computed from."""
+        return checksum("".join(str(self.data_digest(shard)) for shard in range(self.n_shards)).encode())
+
     def claim(self, shard: int) -> Claim | None:
         """The right to compute a shard; None while another live process has it."""
         return Claim.take(self.folder / f"{_stem(shard)}.lock") if self._writable else Claim(self.folder, None)
@@ -207,26 +215,34 @@ class ShardStore:
                     kept[name] = {
                         "dtype": dtype_name(tensor.dtype),
                         "shape": shape,
-                        "checksum": checksum(b"".join(parts)),
+                        "checksum": checksum(*parts),
                     }
             write_whole(self._record_path(shard), _json_bytes({**record, "columns": kept}))
         except OSError as error:
             self._cannot_write(self.folder, error)
             self._hold(shard, values, data_digest)
 
-    def read(self, shard: int, column: Column) -> Tensor | None:
-        """A column of a finished shard, as stored; None, with a warning, if it is not what was written."""
+    def read(self, shard: int, column: Column, place: Tensor | None = None) -> Tensor | None:
+        """A column of a finished shard, as stored; None, with a warning, if it is not what was written.
+
+        Args:
+            shard: which one.
+            column: of it.
+            place: where it is read to, if its type and shape are those of the column; None: to new memory.
+        """
         if shard in self._held and column.name in self._held[shard]:
             return self._held[shard][column.name]
         path = self._column_path(shard, column.name)
         record = self._record(shard)
         if shard in self._damaged:  # and said to be
             return None
+        shape = column.shape(len(self.rows(shard)))
+        fits = place is not None and place.dtype is column.dtype and place.shape == shape and place.is_contiguous()
+        values = place if place is not None and fits else torch.empty(shape, dtype=column.dtype)
         try:
             if record is None or _kept(record, column) != _described(column):
                 raise DamagedFileError("its record is gone")
-            values, content = read_npy(path, column.dtype, column.shape(len(self.rows(shard))))
-            if checksum(content) != record["columns"][column.name]["checksum"]:
+            if read_npy(path, values) != record["columns"][column.name]["checksum"]:
                 raise DamagedFileError("its checksum is another")
         except (DamagedFileError, FileNotFoundError) as error:
             self.discard(shard, f"{path} cannot be read", "it is not there" if _is_gone(error) else str(error))
@@ -261,11 +277,23 @@ class ShardStore:
         """Copy the columns of one shard to their places; False if one is damaged."""
         rows = self.rows(shard)
         for column in columns:
-            values = self.read(shard, column)
+            place = whole[column.name][rows.start : rows.stop]
+            values = self.read(shard, column, place)
             if values is None:
                 return False
-            whole[column.name][rows.start : rows.stop] = values
+            if values is not place:
+                place.copy_(values)
         return True
+
+    def read_all(self, shard: int, columns: Iterable[Column]) -> dict[str, Tensor] | None:
+        """The columns of a finished shard by name; None, with a warning, if one is damaged."""
+        found: dict[str, Tensor] = {}
+        for column in columns:
+            values = self.read(shard, column)
+            if values is None:
+                return None
+            found[column.name] = values
+        return found
 
     # ------------------------------------------------------------------ records
 
@@ -357,7 +385,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no file.
         DamagedFileError: it holds something else.
     """
-    text = read_whole(path)
+    text = read_text(path)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
