@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 NEEDS_ITS_OWN_ENVIRONMENT = {"quanda.md", "dattri.md"}
+NEEDS = {"ray.md": "ray"}  # skipped without this package
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text() and page.name not in NEEDS_ITS_OWN_ENVIRONMENT]
 QUIET = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore:Mean of empty slice", "ignore::FutureWarning"
@@ -70,6 +71,8 @@ def test_the_readme_needs_nothing_that_is_not_installed() -> None:
 def test_the_code_of_a_page_runs_and_prints_what_it_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
     monkeypatch.chdir(tmp_path)
     text = page.read_text()
     run(text, page.name)
