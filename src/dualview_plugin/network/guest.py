@@ -224,3 +224,12 @@ def preserved_random_state() -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def seed_random_states(seed: int) -> None:
+    """The global random states of torch, NumPy and Python start from a seed."""
+    # Without accelerators torch.manual_seed spends most of its time on noting where it was called, for each kind.
+    accelerated = torch.cuda.device_count() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    (torch if accelerated else torch.default_generator).manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the network may draw from the global state
+    random.seed(seed)
