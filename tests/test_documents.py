@@ -40,6 +40,7 @@ def same_words_and_numbers(printed: str, said: str) -> bool:
 
 
 @QUIET
+@pytest.mark.slow
 def test_the_readme_explains_a_resnet_on_a_folder_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

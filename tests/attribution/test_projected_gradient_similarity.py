@@ -19,7 +19,7 @@ def projected(world: World, **options: Any) -> ProjectedGradientSimilarity:
 
 
 @pytest.mark.parametrize("projection", ["gaussian", "factored"])
-@pytest.mark.parametrize("normalize_train", [True, False])
+@pytest.mark.parametrize("normalize_train", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_estimates_gradient_similarity_without_bias(
     normalize_train: bool, projection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

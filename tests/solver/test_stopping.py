@@ -25,6 +25,7 @@ def test_max_iter_warns_with_its_figures():
     assert_certified(solution, FEATURES, LABELS, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["auto", "cd", "newton", "interior"])
 def test_time_limit_returns_a_certified_solution(method):
     with pytest.warns(ConvergenceWarning, match="Raise time_limit"):
