@@ -128,6 +128,7 @@ def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) ->
             "model of tests.cli.own_task:no_network must be a torch.nn.Mod",
         ),
         (["evaluate", "tests.cli.own_task:text"], "x_test of tests.cli.own_task:text must be a tensor or an array"),
+        (["evaluate", "tests.cli.own_task:number"], "x_test of tests.cli.own_task:number must be of shape (n_test, …)"),
         (["report", "tests.cli.own_task:few_labels"], "must be one for each of 13 test points, got 2"),
         (["explain", "tests.cli.own_task:few_names", "-i", "0"], "must be one for each of 13 test points, got 1"),
     ],
@@ -200,6 +201,27 @@ def test_a_store_is_built_resumed_shown_and_verified(tmp_path: Path) -> None:
     with pytest.warns(CacheWarning, match="is computed again"):
         assert "1 of 3 shards computed now" in run(*build).stdout
     assert run("store", "verify", str(tmp_path)).exit_code == 0
+
+
+def test_a_task_may_be_an_object(tmp_path: Path) -> None:
+    result = run("explain", "tests.cli.own_task:as_task", "-i", "0", "-k", "2", "--json")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.filterwarnings("ignore::dualview_plugin.errors.RandomNetworkWarning")
+def test_a_network_that_draws_numbers_has_no_store(tmp_path: Path) -> None:
+    result = run("store", "build", str(tmp_path), "tests.cli.own_task:random_network", "--quiet")
+    assert result.exit_code == 1
+    assert "must be a network and data that give the same values at each reading" in result.stderr
+
+
+def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    assert run("store", "build", str(tmp_path), OWN, "--quiet").exit_code == 0
+    (manifest,) = tmp_path.glob("*/manifest.json")
+    manifest.write_text("{")
+    result = run("store", "show", str(tmp_path))
+    assert result.exit_code == 1
+    assert "a folder whose stores have readable manifests and records" in result.stderr
 
 
 def test_a_folder_without_stores_is_refused(tmp_path: Path) -> None:
