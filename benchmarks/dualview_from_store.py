@@ -11,11 +11,12 @@ standardised copy, and the support points.
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from benchmarks.record import environment
-from benchmarks.solver_memory_map import LATENT, AnonymousMemory
+from benchmarks.arguments import large_problem, large_problem_parser
+from benchmarks.memory import AnonymousMemory
+from benchmarks.rows import Row, Rows
+from benchmarks.solver_memory_map import LATENT
 from dualview_plugin import DualView
 
 N_TEST, K = 1000, 10
@@ -54,65 +57,56 @@ def network(n_features: int, n_classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(LATENT, n_features, bias=False), nn.ReLU(), nn.Linear(n_features, n_classes))
 
 
-def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The row of one run: building the store, the fit from it, and the strongest points of 1,000 test points."""
-    (folder / "store").mkdir(exist_ok=True)
-    train = TensorDataset(*points(args.n_train, args.n_classes, folder, seed=1))
-    test, _ = points(N_TEST, args.n_classes, None, seed=2)
-    make = lambda: DualView(  # noqa: E731
-        network(args.n_features, args.n_classes),
-        "2",
-        train,
-        C=args.C,
-        tol=args.tol,
-        time_limit=args.limit,
-        cache_dir=folder / "store",
-        batch_size=2048,
-        show_progress=args.progress,
-    )
-    row: dict[str, Any] = {"shape": [args.n_train, args.n_features, args.n_classes], "C": args.C}
-    steps = ("build", "fit", "top10")
-    method = make()
-    for step in steps:
-        if step == "fit":
-            method = make()
-        with AnonymousMemory() as memory:
-            started = time.perf_counter()
-            if step == "build":
-                with method.visit():
-                    method._training_features(n_logits=0)
-            elif step == "fit":
-                method.fit()
-            else:
-                method.influence(test, k=K)
-            row[f"{step}_s"] = round(time.perf_counter() - started, 2)
-        row[f"{step}_mib"] = round(memory.added)
-        print(json.dumps(row), flush=True)
-    assert method.store_ is not None
-    assert method.store_.n_computed == 0  # the fit read the store
-    return {
-        **row,
-        "gap": method.solution_.duality_gap,
-        "support": method.solution_.n_support,
-        "features_mib": round(4 * args.n_train * args.n_features / 2**20),
-        "commit": environment()["commit"],
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n-train", type=int, default=1_280_000)
-    parser.add_argument("--n-features", type=int, default=512)
-    parser.add_argument("--n-classes", type=int, default=1000)
-    parser.add_argument("--C", type=float, default=1e-4)
-    parser.add_argument("--tol", type=float, default=1e-4)
-    parser.add_argument("--limit", type=float, default=600.0, help="seconds for the solve")
-    parser.add_argument("--folder", type=Path, help="an existing folder; a temporary one by default")
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = large_problem_parser(__doc__)
     parser.add_argument("--progress", action="store_true")
-    args = parser.parse_args()
+    chosen = parser.parse_args(None if arguments is None else list(arguments))
     warnings.simplefilter("ignore")  # a stop before the tolerance is in the output
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        print(json.dumps(measure(args, Path(folder))))
+    for row in Rows("dualview_from_store", "all", chosen.results).run(
+        [large_problem(chosen)], lambda row: measured(row, chosen.folder, chosen.progress)
+    ):
+        print(json.dumps(row["result"]))
+
+
+def measured(row: Row, folder: Path | None, show_progress: bool) -> dict[str, Any]:
+    """Seconds and memory of building the store, of the fit from it, and of the strongest points for test points."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        (Path(place) / "store").mkdir()
+        train = TensorDataset(*points(row["n_train"], row["n_classes"], Path(place), seed=row["seed"] + 1))
+        test, _ = points(N_TEST, row["n_classes"], None, seed=row["seed"] + 2)
+        body = network(row["n_features"], row["n_classes"])
+        options = {"C": row["C"], "tol": row["tol"], "time_limit": row["limit"], "batch_size": 2048}
+        make = lambda: DualView(  # noqa: E731
+            body, "2", train, cache_dir=Path(place) / "store", show_progress=show_progress, **options
+        )
+        builder, fitted = make(), make()
+        found: dict[str, Any] = {}
+        steps: dict[str, Callable[[], object]] = {
+            "build": lambda: _stored(builder),
+            "fit": fitted.fit,
+            "top10": lambda: fitted.influence(test, k=K),
+        }
+        for name, step in steps.items():
+            with AnonymousMemory() as memory:
+                started = time.perf_counter()
+                step()
+                found[f"{name}_seconds"] = time.perf_counter() - started
+            found[f"{name}_mib"] = memory.added_mib
+        assert fitted.store_ is not None
+        assert fitted.store_.n_computed == 0  # the fit read the store
+        return {
+            **found,
+            "gap": fitted.solution_.duality_gap,
+            "support": fitted.solution_.n_support,
+            "features_mib": 4 * row["n_train"] * row["n_features"] / 2**20,
+            "load": os.getloadavg()[0],
+        }
+
+
+def _stored(method: DualView) -> None:
+    """Builds the store and nothing else."""
+    with method.visit():
+        method._training_features(n_logits=0)
 
 
 if __name__ == "__main__":

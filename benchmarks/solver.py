@@ -47,6 +47,7 @@ CONSTANTS = {
     "mnist-2-epochs": [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0],
     **{f"mnist-{n}": [1e-3, 1.0] for n in GROWTH},
     "relu": [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0],
+    "relu97": [1e-5, 1e-3, 0.1],
     "classes200": [1e-3],
     "classes1000": [1e-5, 1e-4, 1e-3],
 }
@@ -73,11 +74,11 @@ def mnist_images() -> tuple[np.ndarray, np.ndarray]:
     return (dataset.data.reshape(-1, 784).float() / 255).numpy(), dataset.targets.numpy()
 
 
-def relu_features() -> tuple[np.ndarray, np.ndarray]:
-    """512 random ReLU features of the first 50,000 MNIST images."""
+def relu_features(n_features: int, n_train: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random ReLU features of the first MNIST images."""
     images, labels = mnist_images()
-    directions = np.random.default_rng(SEED).normal(size=(784, 512)).astype(np.float32) / 28
-    return standardised(np.maximum(images[:50_000] @ directions, 0)), labels[:50_000]
+    directions = np.random.default_rng(seed).normal(size=(784, n_features)).astype(np.float32) / 28
+    return standardised(np.maximum(images[:n_train] @ directions, 0)), labels[:n_train]
 
 
 def many_classes(n_classes: int, n_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +99,8 @@ MAKERS = {
     "mnist": partial(mnist_features, 12),
     "mnist-2-epochs": partial(mnist_features, 2),
     **{f"mnist-{n}": partial(mnist_features, 12, n) for n in GROWTH},
-    "relu": relu_features,
+    "relu": partial(relu_features, 512, 50_000, SEED),
+    "relu97": partial(relu_features, 97, 60_000, 7),  # a case on which nothing was tuned
     "classes200": lambda: many_classes(200, 256),
     "classes1000": lambda: many_classes(1000, 512),
 }
@@ -107,8 +109,13 @@ MAKERS = {
 KEYS = ("seed", "case", "C", "shape")  # what identifies a row
 
 
+def path_of(case: str) -> Path:
+    """Where the features of a case are kept."""
+    return CACHE / f"{case}-{_recipe()}.npz"
+
+
 def load(case: str) -> tuple[np.ndarray, np.ndarray]:
-    path = CACHE / f"{case}-{_recipe()}.npz"
+    path = path_of(case)
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         features, labels = MAKERS[case]()

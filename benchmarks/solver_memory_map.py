@@ -10,19 +10,21 @@ measured memory is what the process itself allocates: pages of the map can be dr
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 import tempfile
-import threading
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.record import environment
+from benchmarks.arguments import large_problem, large_problem_parser
+from benchmarks.memory import AnonymousMemory
+from benchmarks.rows import Row, Rows
 from dualview_plugin.solver import SolverProgress, solve_crammer_singer
 
 LATENT = 64
@@ -49,89 +51,43 @@ def make_problem(
     return np.memmap(path, np.float32, "r", shape=(n_train, n_features)), labels
 
 
-class AnonymousMemory:
-    """The peak of the memory that the process has allocated since the start, in MiB, sampled ten times a second.
-
-    Linux only. A context manager.
-    """
-
-    def __init__(self) -> None:
-        self.before = self.peak = _anonymous_mib()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> AnonymousMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    @property
-    def added(self) -> float:
-        return self.peak - self.before
-
-    def _sample(self) -> None:
-        while not self._done.wait(0.1):
-            self.peak = max(self.peak, _anonymous_mib())
-
-
-def _anonymous_mib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
-
-
-def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
-    features, labels = make_problem(folder, args.n_train, args.n_features, args.n_classes, args.seed)
-    solve_crammer_singer(np.asarray(features[:2000]), labels[:2000], args.C, max_iter=2)  # loads the kernels
-    screens: list[SolverProgress] = []
-    started = time.perf_counter()
-    with AnonymousMemory() as memory:
-        solution = solve_crammer_singer(
-            features,
-            labels,
-            args.C,
-            n_classes=args.n_classes,
-            tol=args.tol,
-            time_limit=args.limit,
-            callback=screens.append,
-            seed=args.seed,
-        )
-    seconds = time.perf_counter() - started
-    return {
-        "shape": [args.n_train, args.n_features, args.n_classes],
-        "C": args.C,
-        "seconds": round(seconds, 2),
-        "gap": solution.duality_gap,
-        "support": solution.n_support,
-        "screens": [[round(screen.seconds, 1), screen.duality_gap] for screen in screens],
-        "memory_mib": round(memory.added),
-        "features_mib": round(features.nbytes / 2**20),
-        "commit": environment()["commit"],
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n-train", type=int, default=1_280_000)
-    parser.add_argument("--n-features", type=int, default=512)
-    parser.add_argument("--n-classes", type=int, default=1000)
-    parser.add_argument("--C", type=float, default=1e-4)
-    parser.add_argument("--tol", type=float, default=1e-4)
-    parser.add_argument("--limit", type=float, default=600.0, help="seconds for the solve")
-    parser.add_argument("--folder", type=Path, help="where the features are written; a temporary folder by default")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+def main(arguments: Iterable[str] | None = None) -> None:
+    chosen = large_problem_parser(__doc__).parse_args(None if arguments is None else list(arguments))
     warnings.simplefilter("ignore")  # a stop before the tolerance is in the output
-    if args.folder is not None:
-        args.folder.mkdir(parents=True, exist_ok=True)
-        print(json.dumps(measure(args, args.folder)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(args, Path(folder))))
+    for row in Rows("solver_memory_map", "all", chosen.results).run(
+        [large_problem(chosen)], lambda row: measured(row, chosen.folder)
+    ):
+        print(json.dumps(row["result"]))
+
+
+def measured(row: Row, folder: Path | None) -> dict[str, Any]:
+    """Seconds, memory and gap of one solve."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        features, labels = make_problem(Path(place), row["n_train"], row["n_features"], row["n_classes"], row["seed"])
+        solve_crammer_singer(np.asarray(features[:2000]), labels[:2000], row["C"], max_iter=2)  # loads the kernels
+        screens: list[SolverProgress] = []
+        started, processor = time.perf_counter(), time.process_time()
+        with AnonymousMemory() as memory:
+            solution = solve_crammer_singer(
+                features,
+                labels,
+                row["C"],
+                n_classes=row["n_classes"],
+                tol=row["tol"],
+                time_limit=row["limit"],
+                callback=screens.append,
+                seed=row["seed"],
+            )
+        return {
+            "seconds": time.perf_counter() - started,
+            "processor_seconds": time.process_time() - processor,
+            "gap": solution.duality_gap,
+            "support": solution.n_support,
+            "screens": [[screen.seconds, screen.duality_gap] for screen in screens],
+            "memory_mib": memory.added_mib,
+            "features_mib": features.nbytes / 2**20,
+            "load": os.getloadavg()[0],
+        }
 
 
 if __name__ == "__main__":
