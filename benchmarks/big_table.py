@@ -98,7 +98,7 @@ class Size:
 SIZES = {
     "digits": Size("digits", None, 200, 50, 20, 512, 60, True),
     "cifar10-quarter": Size("cifar10-quarter", None, 200, 50, 0, 2048, 20, False),
-    "mnist-10k": Size("mnist", 10_000, 200, 50, 0, 1024, 20, False),
+    "mnist-10k": Size("mnist-10k", 10_000, 200, 50, 0, 1024, 20, False),
 }
 METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
     "RAND": (RandomAttribution, {"seed": 0}),

@@ -50,6 +50,7 @@ class Setting:
 
 SETTINGS = {
     "mnist": Setting(PaperCNN, Recipe(epochs=4, learning_rate=0.05, optimizer="sgd"), "the paper's CNN"),
+    "mnist-10k": Setting(PaperCNN, Recipe(epochs=12, learning_rate=0.05, optimizer="sgd"), "the paper's CNN"),
     "digits": Setting(small_cnn, Recipe(epochs=12, learning_rate=4e-3, batch_size=64), "small CNN"),
     "cifar10": Setting(
         CifarResNet, Recipe(epochs=30, learning_rate=0.1, optimizer="sgd", augment=True), "ResNet-18 for 32 × 32"

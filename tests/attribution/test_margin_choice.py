@@ -16,7 +16,7 @@ from tests.worlds import N_CLASSES, N_TRAIN, World, small_world
 CONSTANTS = [10.0**power for power in range(-6, 2)]
 
 
-def dualview(world: World, max_support: float, C: object = "auto") -> DualView:
+def dualview(world: World, max_support: float | None, C: object = "auto") -> DualView:
     options = {"C": C, "max_support": max_support, "show_progress": False}
     return DualView(world.model, "fc", world.train, **options)
 
@@ -62,6 +62,14 @@ def test_no_sparse_enough_solution_agrees_more(max_support: float) -> None:
 def test_a_sparsity_that_no_constant_reaches_is_refused() -> None:
     with pytest.raises(InvalidValueError, match=r"max_support of DualView must be at least 0\.\d+, the share of"):
         dualview(small_world(), 1 / N_TRAIN).fit()
+
+
+def test_without_a_stated_sparsity_the_sparsest_solution_is_taken() -> None:
+    """The labels are random, so that every solution has more than a fifth of the points as support points."""
+    world = small_world()
+    supports = {C: dualview(world, 1.0, C=C).fit().solution_.n_support for C in CONSTANTS}
+    assert min(supports.values()) > N_TRAIN / 5
+    assert dualview(world, None).fit().solution_.n_support == pytest.approx(min(supports.values()), abs=1)
 
 
 @pytest.mark.parametrize(("C", "max_support"), [("largest", 0.5), (0.0, 0.5), ("auto", 0.0), ("auto", 1.5)])

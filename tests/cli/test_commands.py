@@ -163,8 +163,7 @@ def test_an_error_inside_the_users_module_is_shown_as_it_is() -> None:
 
 def test_the_choice_of_c_can_be_left_to_the_method() -> None:
     result = run("explain", OWN, "-i", "0", "-C", "auto", "--quiet")
-    assert result.exit_code == 1  # no power of ten keeps the support of this tiny task as small as is asked for
-    assert "max_support of DualView must be at least" in result.stderr
+    assert result.exit_code == 0, result.stderr
 
 
 def test_wrong_usage_has_an_exit_code_of_its_own() -> None:

@@ -32,7 +32,8 @@ class DualView(FeatureKernelAttribution):
             Its unit is that of 1 / ‖φ‖². The default suits tens of thousands of points; small training sets need more.
             ``"auto"``: of the decades from 1e-6 to 10, the one whose surrogate decides as the network does on most
             training points, if at most a share of ``max_support`` of them are support points; ``solution_.C`` tells.
-        max_support: for ``C="auto"``, in (0, 1].
+        max_support: for ``C="auto"``, in (0, 1]. None: a fifth; where no decade has as few support points, as with many
+            wrong labels, the sparsest one is taken.
         standardize: features to zero mean and unit variance by the training statistics first; constant ones become
             zero.
         fit_intercept: append a constant feature 1. Each attribution then contains its share α_ic · 1; the shares add up
@@ -73,7 +74,7 @@ class DualView(FeatureKernelAttribution):
         train_dataset: TrainData,
         *,
         C: float | Literal["auto"] = 1e-3,
-        max_support: float = 0.2,
+        max_support: float | None = None,
         standardize: bool = True,
         fit_intercept: bool = False,
         tol: float = 1e-6,
@@ -84,7 +85,7 @@ class DualView(FeatureKernelAttribution):
         super().__init__(model, final_fc_layer, train_dataset, **common)
         owner = self.get_name()
         self.C: float | Literal["auto"] = "auto" if C == "auto" else check_positive(C, "C", owner)
-        self.max_support = check_fraction(max_support, "max_support", owner)
+        self.max_support = None if max_support is None else check_fraction(max_support, "max_support", owner)
         self.tol = check_positive(tol, "tol", owner)
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
         self.time_limit = None if time_limit is None else check_positive(time_limit, "time_limit", owner)

@@ -12,13 +12,14 @@ from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.solver import CrammerSingerSolution, solve_path
 
 DECADES = tuple(10.0**power for power in range(-6, 2))
+USUAL_SUPPORT = 0.2
 
 
 def chosen_solution(
     features: NDArray[Any],
     labels: NDArray[np.integer[Any]],
     decisions: NDArray[np.integer[Any]],
-    max_support: float,
+    max_support: float | None,
     owner: str,
     **options: Any,
 ) -> CrammerSingerSolution:
@@ -28,7 +29,8 @@ def chosen_solution(
         features: (n_train, n_features).
         labels: (n_train,).
         decisions: the network's, (n_train,).
-        max_support: the largest share of training points that may be support points.
+        max_support: the largest share of training points that may be support points; None: :data:`USUAL_SUPPORT`, or if
+            every solution has more, the share of the sparsest.
         owner: the class that asks, for the error message.
         **options: of :func:`solve_path`.
 
@@ -36,12 +38,15 @@ def chosen_solution(
         Of solutions with equal agreement, that of the smallest C.
 
     Raises:
-        InvalidValueError: every solution has a larger support.
+        InvalidValueError: every solution has a larger support than was asked for.
     """
     solutions = solve_path(features, labels, DECADES, **options)
-    sparse = [solution for solution in solutions if solution.n_support <= max_support * len(labels)]
+    most = (USUAL_SUPPORT if max_support is None else max_support) * len(labels)
+    sparse = [solution for solution in solutions if solution.n_support <= most]
     if not sparse:
         sparsest = min(solutions, key=lambda solution: solution.n_support)
+        if max_support is None:
+            return sparsest
         share = sparsest.n_support / len(labels)
         constraint = f"at least {share:.3g}, the share of support points of the sparsest solution, C = {sparsest.C:g}"
         raise InvalidValueError("max_support", owner, constraint, repr(max_support))

@@ -39,10 +39,13 @@ _FIRST_THRESHOLD = 1e-3
 _FIRST_PASSES = 2
 
 
-def descend_until(working: WorkingSet, target: float, rng: np.random.Generator, *, budget: float, stop: Stop) -> float:
+def descend_until(
+    working: WorkingSet, target: float, rng: np.random.Generator, *, budget: float, stop: Stop
+) -> tuple[float, float]:
     """Passes over the working set until its gap is at most ``target`` or ``budget`` full passes are spent.
 
-    Returns the gap of the working set before the last full pass; infinity if there was no time for a full pass.
+    Returns the gap of the working set before the last full pass, infinity if there was no time for a full pass; and the
+    number of passes, each counted by the share of the points that it visits.
     """
     passes, everyone = 0.0, np.arange(working.size)
     threshold = _SHRINKING_FRACTION * target / max(1, working.size)
@@ -50,7 +53,7 @@ def descend_until(working: WorkingSet, target: float, rng: np.random.Generator, 
         kept, gap = descend(working, shuffled(everyone, rng), threshold, stop)
         passes += 1
         if gap <= target or passes >= budget or stop():
-            return gap
+            return gap, passes
         for _ in range(_SHRUNK_PASSES):
             passes += len(kept) / working.size
             kept, gap_of_kept = descend(working, shuffled(kept, rng), threshold, stop)

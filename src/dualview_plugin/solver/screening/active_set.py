@@ -71,7 +71,7 @@ class ActiveSetSolver:
         self.interior: InteriorPoint | None = None
         self.history: CentralPathHistory | None = None
         self.threshold, self.sigma = _FIRST_THRESHOLD, _FIRST_SIGMA / problem.mean_squared_norm
-        self.gap_before, self.gap_ratio, self.newton_gap = np.inf, 0.0, np.inf
+        self.gap_before, self.gap_ratio, self.passes, self.newton_gap = np.inf, 0.0, 0.0, np.inf
         self.missed_target = self.newton_works = self.newton_failed = self.interior_done = False
 
     def solve(self, start: CentralPathIterate | None) -> int:
@@ -161,6 +161,7 @@ class ActiveSetSolver:
             last_step=last_step,
             relative_gap=result.relative_gap,
             gap_ratio=self.gap_ratio,
+            passes=self.passes,
             scaled_c=self.problem.scaled_c,
             n_points=0 if working is None else working.size,
             n_free=0 if working is None else working.state.n_free,
@@ -185,7 +186,7 @@ class ActiveSetSolver:
         target = result.gap * (_DEEP_FRACTION if go_deep else _INNER_FRACTION)
         target = max(target, _TOL_FRACTION * self.monitor.tol * result.primal)
         budget = _PASSES_BEFORE_NEWTON if self.method == "auto" else _PASSES
-        gap = descend_until(working, target, self.rng, budget=budget, stop=self.monitor.expired)
+        gap, self.passes = descend_until(working, target, self.rng, budget=budget, stop=self.monitor.expired)
         self.state.write_back(working.rows, working.state)
         self.gap_ratio, self.gap_before = result.gap / self.gap_before, result.gap
         self.missed_target, self.newton_works, self.newton_gap = gap > target, False, np.inf
@@ -198,7 +199,7 @@ class ActiveSetSolver:
         solved = newton.solve(goal, 1 if is_provisional else _NEWTON_STEPS)
         self.state.write_back(working.rows, working.state)
         self.sigma, self.newton_works, self.newton_failed = newton.sigma, solved, not solved
-        self.gap_before, self.newton_gap = np.inf, result.gap
+        self.gap_before, self.passes, self.newton_gap = np.inf, 0.0, result.gap
 
     def _interior(self, start: CentralPathIterate | None) -> None:
         """One round of the interior point; after its last round descent sets small multipliers to zero."""
@@ -213,7 +214,7 @@ class ActiveSetSolver:
         # A restart from another C that stalled may be followed by a run from the state itself.
         self.interior_done = status == "arrived" or not self.interior.is_restart
         self.interior, self.newton_works = None, False
-        self.gap_before = self.newton_gap = np.inf
+        self.gap_before, self.passes, self.newton_gap = np.inf, 0.0, np.inf
         self.weight[:] = self.state.weight(self.problem.features, self.problem.class_scale)
         working = WorkingSet.of_competing(self.problem, self.state, self.weight)
         descend_until(working, 0.0, self.rng, budget=_CLEARING_PASSES, stop=self.monitor.expired)

@@ -14,11 +14,13 @@ Step = Literal["descent", "newton", "interior", "screen"]
 # Descent has stalled if a round of it leaves more than this fraction of the gap of the whole problem.
 STALLED_GAP_RATIO = 0.3
 # Newton's method is tried before descent has stalled if the relative gap is below this value.
-NEARLY_SOLVED = 1e-3
-# It is tried early only up to this many free multipliers: such a system costs less than the passes that it saves.
+NEARLY_SOLVED = 3e-3
+# It is tried early only if this many free multipliers, or entries of W, are the unknowns: the system is then cheap.
 SMALL_FACE = 2_000
 # It is tried early only above this scaled C: for softer margins a few passes of descent are enough.
 MIN_SCALED_C_NEWTON = 0.05
+# It is tried early only if the last round of descent took this many passes: shorter rounds cost less than its systems.
+MIN_PASSES_NEWTON = 20
 # Even if its first round goes well, descent stalls later with more free multipliers than this per entry of W …
 CROWDED_PER_WEIGHT = 10
 # … at a scaled C of at least this value.
@@ -41,6 +43,8 @@ class Situation:
         relative_gap: The relative gap of the last screen.
         gap_ratio: Its absolute gap, divided by that of the screen before, if descent was all that ran between them;
             else 0.
+        passes: Passes over the working set in the last round of descent, where a pass over a part counts as that part;
+            0 if something else has run since.
         scaled_c: C · mean ‖φ_i‖².
         n_points: Points in the working set.
         n_free: Free multipliers: Σ_i (positive β_ic − 1).
@@ -58,6 +62,7 @@ class Situation:
     last_step: Step
     relative_gap: float
     gap_ratio: float
+    passes: float
     scaled_c: float
     n_points: int
     n_free: int
@@ -96,7 +101,9 @@ def _needs_newton(situation: Situation) -> bool:
 def _newton_is_cheap(situation: Situation) -> bool:
     if situation.newton_failed or situation.scaled_c < MIN_SCALED_C_NEWTON:
         return False
-    return situation.relative_gap < NEARLY_SOLVED and situation.n_free <= SMALL_FACE
+    is_slow = situation.passes >= MIN_PASSES_NEWTON
+    is_small = min(situation.n_free, situation.n_weights) <= SMALL_FACE
+    return is_slow and is_small and situation.relative_gap < NEARLY_SOLVED
 
 
 def _is_crowded(situation: Situation) -> bool:
