@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import doctest
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -136,3 +138,20 @@ def test_the_reference_has_every_public_name() -> None:
         if room != "errors" and f":: dualview_plugin.{room}.{name}\n" not in text
     ]
     assert not missing
+
+
+def test_every_method_metric_and_function_has_an_example_that_is_executed() -> None:
+    """pytest runs all doctests of src but the skipped ones; data classes and errors need none."""
+    import dualview_plugin
+    from dualview_plugin import DataAttribution, DataAttributionMetric, demo
+
+    bases = (DataAttribution, DataAttributionMetric)
+    functions = [getattr(demo, name) for name in ("accuracy", "load_digits", "small_cnn", "train")]
+    for name in dualview_plugin.__all__:
+        public = getattr(dualview_plugin, name)
+        if inspect.isfunction(public) or (issubclass(public, bases) and not inspect.isabstract(public)):
+            functions.append(public)
+    parser = doctest.DocTestParser()
+    for public in functions:
+        lines = [line for line in parser.get_examples(public.__doc__ or "") if doctest.SKIP not in line.options]
+        assert any(line.want for line in lines), f"{public.__name__} has no example that prints something"
