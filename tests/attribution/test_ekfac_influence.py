@@ -111,3 +111,22 @@ def test_other_layers_are_refused() -> None:
     train = TensorDataset(torch.randn(9, 4), torch.arange(9) % 3)
     with pytest.raises(InvalidValueError, match="by exactly one run"):
         EKFACInfluence(twice, "3", train, show_progress=False).fit()
+
+
+def test_shared_parameters_and_networks_without_such_layers_are_refused() -> None:
+    tied = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    tied[2].weight = tied[0].weight
+    data = TensorDataset(torch.eye(4), torch.arange(4))
+    with pytest.raises(InvalidValueError, match="layers of EKFACInfluence must be layers that share no parameters"):
+        EKFACInfluence(tied, "2", data, show_progress=False).fit()
+
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.factor * x
+
+    with pytest.raises(InvalidValueError, match="a network with linear or convolutional layers, got none"):
+        EKFACInfluence(nn.Sequential(Scale()), "0", data, show_progress=False).fit()
