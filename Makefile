@@ -19,7 +19,7 @@ fast: $(VENV)/installed
 # Lines of src that the tests run, those in processes of their own too. Compiled functions are not counted.
 coverage: $(VENV)/installed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -13,9 +13,10 @@ n_classes numbers, so that it gets one test point; its time is stated for as man
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from benchmarks.measuring import Meter
-from benchmarks.record import RESULTS, write_json
+from benchmarks.record import RESULTS
+from benchmarks.rows import Row, Rows
 from dualview_plugin.attribution.class_blocks import ClassKernel
 from dualview_plugin.attribution.coefficients import SparseCoefficients
 
@@ -104,10 +106,13 @@ def work_of(kernel: ClassKernel, features: Tensor, target: Tensor, ways: list[st
     return {way: work[way] for way in ways if way in work}
 
 
-def check(kernel: ClassKernel, features: Tensor, target: Tensor, work: dict[str, Work]) -> float:
-    """The largest difference between values of the top ten and those of the plain product, relative to the largest."""
+def check(kernel: ClassKernel, features: Tensor, target: Tensor, work: dict[str, Work]) -> float | None:
+    """The largest difference between values of the top ten and those of the plain product, relative to the largest.
+
+    None without the plain product.
+    """
     if "plain top-10" not in work:
-        return float("nan")
+        return None
     expected: Any = work["plain top-10"]()
     found = kernel.strongest(features, target, STRONGEST, True)[1]
     return float((found - expected.values).abs().max() / expected.values.abs().max())
@@ -133,12 +138,12 @@ def measure(work: dict[str, Work], repeats: int, n_test: int) -> dict[str, dict[
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n-train", type=int, nargs="+", default=[100_000])
     parser.add_argument("--n-classes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--n-features", type=int, default=512)
-    parser.add_argument("--n-test", type=int, default=64)
+    parser.add_argument("--n-test", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--threads", type=int, default=1)
@@ -146,25 +151,30 @@ def main() -> None:
         "--most-mib", type=int, default=2000, help="for the matrix of coefficients of the plain product"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--name", default="attribute")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(None if arguments is None else list(arguments))
     torch.set_num_threads(chosen.threads)
-    rows = []
-    for n_train in chosen.n_train:
-        for n_classes in chosen.n_classes:
-            with tempfile.TemporaryDirectory() as folder:
-                kernel = made_kernel(Path(folder), n_train, chosen.n_features, n_classes, chosen.seed)
-                generator = torch.Generator().manual_seed(chosen.seed)
-                features = torch.randn(chosen.n_test, chosen.n_features, generator=generator)
-                target = torch.randint(n_classes, (chosen.n_test,), generator=generator)
-                work = work_of(kernel, features, target, chosen.ways, chosen.most_mib)
-                difference = check(kernel, features, target, work)
-                measured = measure(work, chosen.repeats, chosen.n_test)
-            rows.append({"n_train": n_train, "n_classes": n_classes, "difference": difference, "ways": measured})
-            print(rows[-1], flush=True)
-    arguments = {key: value for key, value in vars(chosen).items() if key != "results"}
-    write_json(chosen.name, {"arguments": arguments, "rows": rows}, chosen.results)
+    common = {key: getattr(chosen, key) for key in ("n_features", "n_test", "repeats", "ways", "threads", "most_mib")}
+    jobs = [
+        {"n_train": n_train, "n_classes": n_classes, **common, "seed": chosen.seed}
+        for n_train in chosen.n_train
+        for n_classes in chosen.n_classes
+    ]
+    for row in Rows("attribute", "all", chosen.results).run(jobs, measured):
+        print(row["result"])
+
+
+def measured(job: Row) -> Row:
+    """Seconds and memory of each way, and how far the values differ from those of the plain product."""
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = made_kernel(Path(folder), job["n_train"], job["n_features"], job["n_classes"], job["seed"])
+        generator = torch.Generator().manual_seed(job["seed"])
+        features = torch.randn(job["n_test"], job["n_features"], generator=generator)
+        target = torch.randint(job["n_classes"], (job["n_test"],), generator=generator)
+        work = work_of(kernel, features, target, job["ways"], job["most_mib"])
+        difference = check(kernel, features, target, work)
+        found = measure(work, job["repeats"], job["n_test"])
+    return {"difference": difference, "measured": found, "load": os.getloadavg()[0]}
 
 
 if __name__ == "__main__":

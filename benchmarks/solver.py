@@ -7,12 +7,13 @@ Each row: the median time of ``--repeats`` runs of both, one after the other (a 
 minute), and the gap of both, computed by the same float64 formula from α alone. Ours runs to 1e-6, or to the gap that
 liblinear reached just before where that is smaller. Memory: the peak of a fresh process
 while it solves, beyond what it held with the features loaded, as a multiple of the features.
+
+``benchmarks.report`` writes the table and the CSV file.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -205,32 +206,20 @@ def median_run(runs: list[dict[str, float]]) -> dict[str, float] | None:
     return runs[0] | {"seconds": statistics.median(run["seconds"] for run in runs), "runs": len(runs)}
 
 
-def write(rows: list[dict], path: Path) -> None:
-    with path.with_suffix(".csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["case", "C", "method", "seconds", "gap", "support", "runs", "memory"])
-        for row in rows:
-            for name in ("ours", "liblinear"):
-                if row[name]:
-                    values = [row[name][key] for key in ("seconds", "gap", "support", "runs")]
-                    table.writerow([row["case"], row["C"], name, *values, row["memory"] if name == "ours" else ""])
-
-
-def tabulate(rows: list[dict], path: Path) -> None:
-    lines = [
-        "| case | C | ours: s / gap / support | liblinear: s / gap / support | faster | memory / features | screens |",
-        "|---" * 7 + "|",
+def summary(rows: list[dict]) -> list[dict]:
+    """One row for each solver, case and C, as for a CSV file."""
+    return [
+        {
+            "case": row["case"],
+            "C": row["C"],
+            "method": name,
+            **{key: row[name][key] for key in ("seconds", "gap", "support", "runs")},
+            "memory": row["memory"] if name == "ours" else "",
+        }
+        for row in sorted(rows, key=lambda row: (row["case"], row["C"]))
+        for name in ("ours", "liblinear")
+        if row[name]
     ]
-    for row in rows:
-        cells = [
-            "not run" if run is None else f"{run['seconds']:.2f} / {run['gap']:.0e} / {run['support']}"
-            for run in (row["ours"], row["liblinear"])
-        ]
-        ratio = f"{row['liblinear']['seconds'] / row['ours']['seconds']:.1f} ×" if row["liblinear"] else ""
-        share = f"{100 * row['screens']:.0f} %" if "screens" in row else ""
-        start = f"| {row['case']} | {row['C']:g} | {cells[0]} | {cells[1]} "
-        lines.append(f"{start}| {ratio} | {row['memory']:.1f} | {share} |")
-    path.write_text("\n".join(lines) + "\n")
 
 
 def draw(rows: list[dict], path: Path) -> None:
@@ -285,7 +274,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # stops before the tolerance are in the table
     RESULTS.mkdir(exist_ok=True)
-    path, store = RESULTS / "solver.csv", Rows("solver", "all")
+    store = Rows("solver", "all")
     rows = store.flat()
     for case in args.cases:
         for C in args.constants or CONSTANTS[case]:
@@ -295,11 +284,9 @@ def main() -> None:
             row = measure(case, C, args)
             rows = sorted([r for r in rows if r not in done] + [row], key=lambda r: (r["case"], r["C"]))
             store.store({"seed": SEED, **row}, KEYS)
-            write(rows, path)
             print(json.dumps(row), flush=True)
-    tabulate(rows, path.with_name("solver_table.md"))
-    draw(rows, path.with_suffix(".png"))
-    draw_growth(rows, path.with_name("solver_growth.png"))
+    draw(rows, RESULTS / "solver.png")
+    draw_growth(rows, RESULTS / "solver_growth.png")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,7 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
     present = [row for settings in wanted if (row := _found(rows, settings))]
     if present:
         write_csv(name, summary(present), chosen.results)
-        print(as_markdown(present))
-        print(ratios_as_markdown(ratios(present)))
+        print(as_markdown(present), notes(present), ratios_as_markdown(ratios(present)), sep="\n\n")
     return rows
 
 
@@ -184,15 +183,20 @@ def as_markdown(rows: list[Row]) -> str:
         cells = [row["method"], f"{row['n_train']:,}", str(len(row["fit_seconds"]))]
         cells += [_times(row, "fit"), _times(row, "explain"), *(f"{value:,.1f}" for value in memory)]
         lines.append("| " + " | ".join([*cells, f"`{row['keeps']}`"]) + " |")
-    notes = [f"- {row['method']}: {note}" for row in rows for note in (row["note"], *row["warnings"]) if note]
-    return "\n".join([*lines, "", *dict.fromkeys(notes)])
+    return "\n".join(lines)
+
+
+def notes(rows: list[Row]) -> str:
+    """What to know when the figures are compared, as a Markdown list."""
+    found = [f"- {row['method']}: {note}" for row in rows for note in (row["note"], *row["warnings"]) if note]
+    return "\n".join(dict.fromkeys(found))
 
 
 def ratios_as_markdown(table: list[Row]) -> str:
     """The ratios as a Markdown table; empty if there is no pair."""
     if not table:
         return ""
-    lines = ["", "| pair | training points | fit | explanations | both |", "|---|---|---|---|---|"]
+    lines = ["| pair | training points | fit | explanations | both |", "|---|---|---|---|---|"]
     for row in table:
         values = ("no fit" if row[phase] is None else f"{row[phase]:.3g}" for phase in ("fit", "explain", "both"))
         lines.append(f"| {row['pair']} | {row['n_train']:,} | " + " | ".join(values) + " |")

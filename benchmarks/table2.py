@@ -144,14 +144,15 @@ def summary(rows: list[Row], n_test: int) -> list[Row]:
 def as_markdown(table: list[Row]) -> str:
     """The summary as a Markdown table: methods down, metrics across."""
     metrics = list(dict.fromkeys(row["metric"] for row in table))
-    cells = {(row["method"], row["metric"]): _cell(row) for row in table}
+    cells = {(row["method"], row["metric"]): cell(row) for row in table}
     header = ["| method | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
     methods = dict.fromkeys(row["method"] for row in table)
     body = [f"| {method} | " + " | ".join(cells.get((method, m), "") for m in metrics) + " |" for method in methods]
     return "\n".join(header + body)
 
 
-def _cell(row: Row) -> str:
+def cell(row: Row) -> str:
+    """Mean and deviation."""
     return f"{row['mean']:.3f}" + (f" ± {row['std']:.3f}" if row["n_seeds"] > 1 else "")
 
 

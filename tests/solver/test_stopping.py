@@ -9,6 +9,7 @@ import pytest
 
 from dualview_plugin.errors import ConvergenceWarning
 from dualview_plugin.solver import solve_crammer_singer, solve_path
+from dualview_plugin.solver.linear.speed import operations_per_second
 from dualview_plugin.solver.screening.monitor import Monitor
 from tests.solver.crammer_singer_oracle import assert_certified, blobs
 
@@ -84,3 +85,14 @@ def test_a_step_that_does_not_fit_does_not_end_the_solve() -> None:
         monitor.reserve(3600.0)
         assert monitor.must_stop(1)
         assert monitor.reason == "time_limit"
+
+
+def test_other_processes_load_counts_in_the_estimate_of_a_step() -> None:
+    one_second = operations_per_second()
+    with Monitor(1e-6, 10, 60.0, None, show_progress=False) as monitor:
+        deadline = time.process_time() + 0.1
+        while time.process_time() < deadline:  # all the processor is ours
+            pass
+        assert not monitor.expired(0.1 * one_second)
+        time.sleep(0.5)  # none of it is: at 6 × a second, 20 s fit no longer
+        assert monitor.expired(20 * one_second)

@@ -59,7 +59,7 @@ class Monitor:
     ) -> None:
         self.tol, self.max_iter, self.time_limit, self.callback = tol, max_iter, time_limit, callback
         self.reason: StopReason | None = None
-        self._started, self._reserved = time.perf_counter(), 0.0
+        self._started, self._processor_started, self._reserved = time.perf_counter(), time.process_time(), 0.0
         self._decades = max(0.1, -math.log10(tol))
         layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
         self._bar = tqdm(total=self._decades, desc="solver", bar_format=layout, leave=False, disable=not show_progress)
@@ -95,7 +95,13 @@ class Monitor:
         left = self.time_limit - self._reserved - self.seconds
         if left <= 0:
             self.reason = "time_limit"
-        return left <= 0 or (operations > _SMALL and seconds_for(operations) > left)
+        return left <= 0 or (operations > _SMALL and self._slowdown * seconds_for(operations) > left)
+
+    @property
+    def _slowdown(self) -> float:
+        """How much longer a step takes since other processes share the processor; at least 1."""
+        used = time.process_time() - self._processor_started
+        return max(1.0, self.seconds / used) if used > 0 else 1.0
 
     def report(self, n_iter: int, found: Objectives, n_support: int) -> None:
         """Tells the callback and the bar about a screen."""

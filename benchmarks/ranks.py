@@ -1,0 +1,94 @@
+"""Ranks of the methods of the big table, 1 the best, for each metric and on average; a figure of them.
+
+    python -m benchmarks.ranks --data digits
+
+A method without a score of a metric has no rank there. Equal scores share their mean rank. Ranks are means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import rankdata
+
+from benchmarks.record import RESULTS
+from benchmarks.rows import Row
+
+# One metric of each kind, with what is best: 1 for a high score, −1 for a low one.
+DIRECTIONS = {
+    "Identical Class": 1,
+    "Identical Subclass": 1,
+    "Mixed Datasets": 1,
+    "mislabelling, self-influence": 1,
+    "shortcut detection, AUPRC": 1,
+    "LDS, log-softmax": 1,
+    "leave one out": 1,
+    "model randomisation": -1,
+    "coreset selection, absolute": -1,
+}
+
+
+def ranks(scores: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """For each method, by its mean rank: the mean rank over seeds for each metric that it has a score of.
+
+    Args:
+        scores: rows with method, metric, seed and score.
+    """
+    by_seed: dict[tuple[str, str], list[float]] = {}
+    for metric, direction in DIRECTIONS.items():
+        for seed in sorted({row["seed"] for row in scores}):
+            group = [
+                row for row in scores if (row["metric"], row["seed"]) == (metric, seed) and row["score"] is not None
+            ]
+            for row, rank in zip(group, rankdata([-direction * row["score"] for row in group]), strict=True):
+                by_seed.setdefault((row["method"], metric), []).append(float(rank))
+    found: dict[str, dict[str, float]] = {}
+    for (method, metric), values in by_seed.items():
+        found.setdefault(method, {})[metric] = float(np.mean(values))
+    return dict(sorted(found.items(), key=lambda item: mean_rank(item[1])))
+
+
+def mean_rank(of_one: dict[str, float]) -> float:
+    """The mean over the metrics that a method has."""
+    return float(np.mean(list(of_one.values())))
+
+
+def draw(found: dict[str, dict[str, float]]) -> Figure:
+    """Methods down, the best above; metrics across; the rank in each cell."""
+    metrics = [metric for metric in DIRECTIONS if any(metric in of_one for of_one in found.values())]
+    values = np.array(
+        [[mean_rank(of_one), *(of_one.get(metric, np.nan) for metric in metrics)] for of_one in found.values()]
+    )
+    figure = Figure(figsize=(1.4 + 0.75 * len(metrics), 1.6 + 0.3 * len(found)), layout="constrained")
+    axes: Any = figure.subplots()
+    image = axes.imshow(values, cmap="viridis_r", vmin=1, vmax=len(found), aspect="auto")
+    axes.set_xticks(range(len(metrics) + 1), ["mean rank", *metrics], rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(found)), list(found))
+    for row, column in np.argwhere(np.isfinite(values)):
+        value = values[row, column]
+        colour = "white" if value > len(found) / 2 else "black"
+        axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.axvline(0.5, color="white", linewidth=3)
+    figure.colorbar(image, label="rank (1 is best)")
+    return figure
+
+
+def main(arguments: Iterable[str] | None = None) -> Path:
+    from benchmarks.tables import big_table_scores
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    chosen = parser.parse_args(None if arguments is None else list(arguments))
+    path: Path = chosen.results / f"big-table-{chosen.data}-ranks.png"
+    draw(ranks(big_table_scores(chosen.data, chosen.results))).savefig(path, dpi=110)
+    return path
+
+
+if __name__ == "__main__":
+    print(main())
