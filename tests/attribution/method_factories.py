@@ -61,17 +61,19 @@ METHODS: dict[str, Factory] = {
     "TracIn, projected": _factory(TracIn, n_components=17, seed=3),
 }
 
-# Methods that iterate, and second variants of a class: the fast suite leaves them out.
+# The fast suite leaves these out here: methods that iterate, those that derive from another one, and second variants of a class.
 SLOW = {
     "ArnoldiInfluence",
     "DualView hard",
     "EKFACInfluence",
     "FeatureSimilarity, l2",
+    "GradCos",
     "GradientSimilarity of layers, plain",
     "InfluenceFunctions by cg",
     "InfluenceFunctions by lissa",
     "ProjectedGradientSimilarity, factored",
     "TRAK",
+    "TracIn",
     "TracIn, projected",
 }
 

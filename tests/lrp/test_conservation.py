@@ -48,7 +48,9 @@ def strongest_pairs(name: str, standardize: bool) -> tuple[DrawnKernel, Relevant
 
 
 @pytest.mark.parametrize(
-    ("name", "standardize"), [("resnet18", False), ("vgg11_bn", False), ("vgg11_bn", True)], ids=str
+    ("name", "standardize"),
+    [("resnet18", False), *(pytest.param("vgg11_bn", value, marks=pytest.mark.slow) for value in (False, True))],
+    ids=str,
 )
 def test_conservation_on_torchvision(name: str, standardize: bool) -> None:
     _, pairs = strongest_pairs(name, standardize)
