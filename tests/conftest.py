@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dualview_plugin.network import seed_random_states
+
 # Relative and absolute tolerance by dtype, for two computations of one quantity in different orders.
 TOLERANCES = {torch.float32: {"rtol": 1e-4, "atol": 1e-5}, torch.float64: {"rtol": 1e-9, "atol": 1e-10}}
 
@@ -28,4 +30,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.manual_seed(0)
+    seed_random_states(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -58,8 +58,10 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports() -> Iterator[tuple[str, str, str]]:
+@cache
+def imports() -> list[tuple[str, str, str]]:
     """Every import in the package, at any depth: (file, its room, imported module)."""
+    found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -68,7 +70,8 @@ def imports() -> Iterator[tuple[str, str, str]]:
                 names = [node.module or ""]
                 if node.module == "dualview_plugin":
                     names = [f"dualview_plugin.{alias.name}" for alias in node.names]
-            yield from ((str(path.relative_to(PACKAGE)), room_of(path), name) for name in names)
+            found += [(str(path.relative_to(PACKAGE)), room_of(path), name) for name in names]
+    return found
 
 
 def test_every_room_is_in_the_table() -> None:

@@ -41,7 +41,12 @@ class Digits:
 
 
 def load_digits(size: int = 24, n_test: int = 500, seed: int = 0) -> Digits:
-    """The digits, enlarged from 8 × 8 to ``size`` × ``size`` pixels and split at random; needs no download."""
+    """The digits, enlarged from 8 × 8 to ``size`` × ``size`` pixels and split at random; needs no download.
+
+    Example:
+        >>> load_digits(size=8, n_test=100).x_test.shape
+        torch.Size([100, 1, 8, 8])
+    """
     images, labels = sklearn_digits(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     x = interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
@@ -52,7 +57,12 @@ def load_digits(size: int = 24, n_test: int = 500, seed: int = 0) -> Digits:
 
 
 def small_cnn(n_classes: int = 10, size: int = 24, n_features: int = 64, n_channels: int = 1) -> nn.Sequential:
-    """Two convolutions and two linear layers. DualView explains from the input of the last one, ``fc``."""
+    """Two convolutions and two linear layers. DualView explains from the input of the last one, ``fc``.
+
+    Example:
+        >>> small_cnn()(torch.zeros(2, 1, 24, 24)).shape
+        torch.Size([2, 10])
+    """
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(n_channels, 16, 3, padding=1),
@@ -72,7 +82,14 @@ def small_cnn(n_classes: int = 10, size: int = 24, n_features: int = 64, n_chann
 def train(
     model: nn.Module, dataset: Dataset[Any], epochs: int = 12, seed: int = 0, show_progress: bool = True
 ) -> nn.Module:
-    """Train in place with Adam, return in eval mode; the same seed gives the same order of batches."""
+    """Train in place with Adam, return in eval mode; the same seed gives the same order of batches.
+
+    Example:
+        >>> digits = load_digits(size=8)
+        >>> model = train(small_cnn(size=8), digits.train, epochs=1, show_progress=False)
+        >>> model.training, accuracy(model, digits.test) > 0.2
+        (False, True)
+    """
     loader = DataLoader(dataset, batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(seed))
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     model.train()
@@ -86,6 +103,11 @@ def train(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, dataset: TensorDataset) -> float:
-    """Share of the images whose strongest output is their label."""
+    """Share of the images whose strongest output is their label.
+
+    Example:
+        >>> accuracy(nn.Flatten(), TensorDataset(torch.eye(4), torch.tensor([0, 1, 2, 0])))
+        0.75
+    """
     x, y = dataset.tensors
     return float((model(x).argmax(dim=1) == y).float().mean())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from dualview_plugin.attribution import (
     TRAK,
     ArnoldiInfluence,
@@ -59,6 +61,22 @@ METHODS: dict[str, Factory] = {
     "TracIn, projected": _factory(TracIn, n_components=17, seed=3),
 }
 
+# The fast suite leaves these out here: methods that iterate or derive from another one, and second variants of a class.
+SLOW = {
+    "ArnoldiInfluence",
+    "DualView hard",
+    "EKFACInfluence",
+    "FeatureSimilarity, l2",
+    "GradCos",
+    "GradientSimilarity of layers, plain",
+    "InfluenceFunctions by cg",
+    "InfluenceFunctions by lissa",
+    "ProjectedGradientSimilarity, factored",
+    "TRAK",
+    "TracIn",
+    "TracIn, projected",
+}
+
 # Methods whose columns do not follow a permutation of the training set.
 NOT_EQUIVARIANT = {"RandomAttribution"}
 # Methods whose attribution has no gradient with respect to the input.
@@ -85,6 +103,13 @@ FIT_TOLERANCES: dict[str, float] = {
     "TracIn": 2e-6,
 }
 LISSA_TOLERANCE = 1e-2
+
+
+def over(*excluded: set[str]) -> pytest.MarkDecorator:
+    """Run a test over every method, less the excluded ones."""
+    kept = [name for name in METHODS if not any(name in names for names in excluded)]
+    marks = {name: [pytest.mark.slow] if name in SLOW else [] for name in kept}
+    return pytest.mark.parametrize("make", [pytest.param(METHODS[name], id=name, marks=marks[name]) for name in kept])
 
 
 def fit_tolerance(method: DataAttribution) -> float:

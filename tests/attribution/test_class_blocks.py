@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array, random_array
+from scipy.sparse import csr_array, random
 from torch import Tensor
 
 from dualview_plugin.attribution import class_blocks
@@ -20,7 +20,7 @@ N_TRAIN, N_SUPPORT, N_TEST, N_CLASSES, N_FEATURES = 31, 19, 13, 5, 7
 def drawn(seed: int, density: float, offset: float = 0.0) -> tuple[ClassKernel, Tensor, Tensor, Tensor]:
     """A kernel, test features, their classes, and the attributions written out, (n_test, n_train)."""
     rng = np.random.default_rng(seed)
-    alpha = csr_array(random_array((N_SUPPORT, N_CLASSES), density=density, rng=rng))
+    alpha = csr_array(random(N_SUPPORT, N_CLASSES, density=density, random_state=rng))
     support, test = torch.from_numpy(rng.normal(size=(N_SUPPORT, N_FEATURES))), rng.normal(size=(N_TEST, N_FEATURES))
     features = torch.from_numpy(test)
     indices = torch.from_numpy(np.sort(rng.permutation(N_TRAIN)[:N_SUPPORT]))
@@ -64,7 +64,7 @@ def test_the_strongest_are_those_of_the_whole_row(seed: int, density: float, k: 
 
 
 def test_coefficients_by_class_and_by_pair_are_the_matrix() -> None:
-    alpha = csr_array(random_array((N_SUPPORT, N_CLASSES), density=0.3, rng=np.random.default_rng(1)))
+    alpha = csr_array(random(N_SUPPORT, N_CLASSES, density=0.3, random_state=np.random.default_rng(1)))
     matrix = torch.from_numpy(alpha.toarray())
     for coefficients in (SparseCoefficients.from_csr(alpha, matrix), DenseCoefficients(matrix)):
         assert torch.equal(coefficients.dense(), matrix)

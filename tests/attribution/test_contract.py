@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from dualview_plugin.attribution import DataAttribution
 from dualview_plugin.errors import DualViewError, InvalidTypeError, InvalidValueError
-from tests.attribution.method_factories import METHODS, NOT_DIFFERENTIABLE, NOT_EQUIVARIANT, Factory, fit_tolerance
+from tests.attribution.method_factories import NOT_DIFFERENTIABLE, NOT_EQUIVARIANT, Factory, fit_tolerance, over
 from tests.worlds import N_CLASSES, N_TEST, N_TRAIN, small_world
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -26,12 +26,6 @@ def assert_same_fit(method: DataAttribution, found: torch.Tensor, expected: torc
     """Two fits on the same data, as close as what the method iterates to makes them: see ``FIT_TOLERANCES``."""
     tolerance = fit_tolerance(method)
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
-
-
-def over(*excluded: set[str]) -> pytest.MarkDecorator:
-    """Run a test over every method, less the excluded ones."""
-    kept = {name: factory for name, factory in METHODS.items() if not any(name in names for names in excluded)}
-    return pytest.mark.parametrize("make", kept.values(), ids=kept)
 
 
 @over()

@@ -22,8 +22,8 @@ from dualview_plugin.errors import (
     SparseAttributionWarning,
     StaleFitError,
 )
-from tests.attribution.method_factories import METHODS, NETWORK_FREE, NOT_DIFFERENTIABLE, Factory
-from tests.attribution.test_contract import CLOSE, TARGET, assert_same_fit, over
+from tests.attribution.method_factories import METHODS, NETWORK_FREE, NOT_DIFFERENTIABLE, Factory, over
+from tests.attribution.test_contract import CLOSE, TARGET, assert_same_fit
 from tests.untouched import assert_untouched
 from tests.worlds import N_TEST, N_TRAIN, World, small_world
 

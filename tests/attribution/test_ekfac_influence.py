@@ -139,3 +139,18 @@ def test_weights_that_are_not_the_layers_own_are_refused_at_construction(make: A
     train = TensorDataset(torch.zeros(9, 1, dtype=torch.int64), torch.arange(9) % 3)
     with pytest.raises(InvalidValueError, match=r"layers with a weight and a bias of their own, .* got '2'"):
         EKFACInfluence(make(), "2", train, layers=layers, show_progress=False)
+
+
+def test_networks_without_such_layers_are_refused() -> None:
+    data = TensorDataset(torch.eye(4), torch.arange(4))
+
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.factor * x
+
+    with pytest.raises(InvalidValueError, match="a network with linear or convolutional layers, got none"):
+        EKFACInfluence(nn.Sequential(Scale()), "0", data, show_progress=False).fit()

@@ -18,8 +18,8 @@ def projected(world: World, **options: Any) -> ProjectedGradientSimilarity:
     return ProjectedGradientSimilarity(world.model, "fc", world.train, show_progress=False, **options)
 
 
-@pytest.mark.parametrize("projection", ["gaussian", "factored"])
-@pytest.mark.parametrize("normalize_train", [True, False])
+@pytest.mark.parametrize("projection", ["gaussian", pytest.param("factored", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("normalize_train", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_estimates_gradient_similarity_without_bias(
     normalize_train: bool, projection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

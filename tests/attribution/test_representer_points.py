@@ -79,7 +79,7 @@ def test_bad_parameters_are_refused(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::dualview_plugin.errors.ConvergenceWarning")
-@pytest.mark.parametrize("weight_decay", [1e-300, 1e300])
+@pytest.mark.parametrize("weight_decay", [pytest.param(1e-300, marks=pytest.mark.slow), 1e300])
 def test_a_penalty_without_coefficients_is_refused(weight_decay: float) -> None:
     with pytest.raises(DualViewError, match="weight_decay of RepresenterPoints must be of a size"):
         representer(small_world(), weight_decay=weight_decay).fit()

@@ -44,6 +44,7 @@ def test_attribution_is_the_formula(damping: float) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_a_scale_of_the_gradients_changes_nothing() -> None:
     """With as many components as dimensions of the last layer's margins, P itself does not matter."""
     world = small_world(dtype=torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import figures, measuring, representer_variants, sparsity, table1, table2
@@ -78,8 +79,11 @@ def test_representer_variants_are_scored_in_a_world_and_resume(folder: Path, mon
     assert representer_variants.main(chosen) == rows
 
 
-def test_figures_are_drawn_from_the_results(folder: Path) -> None:
-    paths = figures.main(arguments(folder))
+def test_figures_are_drawn_from_the_results(folder: Path, tmp_path: Path) -> None:
+    for method in ("DV", "RAND"):
+        rows = Rows("table2", "digits", tmp_path)
+        rows.append({"method": method, "seed": 0}, {"curve": np.linspace(0, 1, table2.CURVE_POINTS).tolist()})
+    paths = figures.main(arguments(folder, "--results", str(tmp_path)))
     assert {path.name for path in paths} >= {"figure1-2-digits.png", "figure3-digits.png"}
     assert all(path.stat().st_size > 10_000 for path in paths)
 

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from dualview_plugin.cli.task import Task
+
 FEATURES, CLASSES = 7, 3
+NEEDED = ("model", "final_fc_layer", "train_dataset", "y_test")
 
 
 def task() -> dict[str, Any]:
@@ -67,3 +70,23 @@ def no_mapping() -> int:
 
 def needs_another_module() -> None:
     import a_module_that_is_not_there  # noqa: F401
+
+
+def as_task() -> Task:
+    """As the command's own tasks are."""
+    made = task()
+    return Task(**{name: made[name] for name in NEEDED}, x_test=torch.as_tensor(made["x_test"]))
+
+
+def number() -> dict[str, Any]:
+    return {**task(), "x_test": 3.0}
+
+
+def random_network() -> dict[str, Any]:
+    """A network that draws at every call."""
+
+    class Noise(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    return {**task(), "model": nn.Sequential(Noise(), *task()["model"]), "final_fc_layer": "2"}

@@ -111,7 +111,7 @@ def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) ->
         (["evaluate", OWN, "--metric", "domain-mismatch"], "must be a task with marked_indices"),
         (["evaluate", OWN, "--modify", "marked"], "none for a task of your own"),
         (["evaluate", OWN, "--device", "cuda:99"], "--device of dualview must be a device of this machine"),
-        (["evaluate", OWN, "-C", "-1"], "C of DualView must be"),
+        (["evaluate", OWN, "-C", "-1"], "-C of dualview must be a finite real number"),
         (["evaluate", OWN, "-C", "much"], "-C of dualview must be a number or auto, got 'much'"),
         (["evaluate", "mnist"], "--data of dualview must be the folder"),
         (["evaluate", "cifar10", "--data", "/no/such/folder"], "--download fetches it"),
@@ -128,6 +128,7 @@ def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) ->
             "model of tests.cli.own_task:no_network must be a torch.nn.Mod",
         ),
         (["evaluate", "tests.cli.own_task:text"], "x_test of tests.cli.own_task:text must be a tensor or an array"),
+        (["evaluate", "tests.cli.own_task:number"], "x_test of tests.cli.own_task:number must be of shape (n_test, …)"),
         (["report", "tests.cli.own_task:few_labels"], "must be one for each of 13 test points, got 2"),
         (["explain", "tests.cli.own_task:few_names", "-i", "0"], "must be one for each of 13 test points, got 1"),
     ],
@@ -199,6 +200,51 @@ def test_a_store_is_built_resumed_shown_and_verified(tmp_path: Path) -> None:
     with pytest.warns(CacheWarning, match="is computed again"):
         assert "1 of 3 shards computed now" in run(*build).stdout
     assert run("store", "verify", str(tmp_path)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "digits", "--metric", "label-poisoning"], "with poisoned_indices, as with --modify poisoned"),
+        (["evaluate", "digits", "--modify", "marked", "--metric", "identical-subclass"], "as with --modify grouped"),
+        (["evaluate", "digits", "-C", "large"], "-C of dualview must be a number or auto, got 'large'"),
+        (["evaluate", "digits", "-C", "0"], "-C of dualview must be"),
+        (["explain", "digits", "-i", "200"], "--index of dualview must be below the number of test points, 200"),
+        (["explain", "digits", "-i", "0", "-o", "two.xyz"], "--out of dualview must be a .html, .png, .pdf or .svg"),
+        (["explain", OWN, "-i", "0", "-o", "two"], "--out of dualview must be a .html, .png, .pdf or .svg file"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_network_is_trained(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: object, **__: object) -> None:
+        raise AssertionError("a network was trained")
+
+    monkeypatch.setattr("dualview_plugin.cli.work.ready_task", trained)
+    result = run(*arguments)
+    assert result.exit_code == 1, result.exception
+    assert message in result.stderr
+
+
+def test_a_task_may_be_an_object(tmp_path: Path) -> None:
+    result = run("explain", "tests.cli.own_task:as_task", "-i", "0", "-k", "2", "--json")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.filterwarnings("ignore::dualview_plugin.errors.RandomNetworkWarning")
+def test_a_network_that_draws_numbers_has_no_store(tmp_path: Path) -> None:
+    result = run("store", "build", str(tmp_path), "tests.cli.own_task:random_network", "--quiet")
+    assert result.exit_code == 1
+    assert "must be a network and data that give the same values at each reading" in result.stderr
+
+
+def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    assert run("store", "build", str(tmp_path), OWN, "--quiet").exit_code == 0
+    (manifest,) = tmp_path.glob("*/manifest.json")
+    manifest.write_text("{")
+    result = run("store", "show", str(tmp_path))
+    assert result.exit_code == 1
+    assert "a folder whose stores have readable manifests and records" in result.stderr
 
 
 def test_a_folder_without_stores_is_refused(tmp_path: Path) -> None:

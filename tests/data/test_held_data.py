@@ -95,7 +95,7 @@ def _data() -> tuple[Tensor, Tensor]:
     return x, y
 
 
-@pytest.mark.parametrize("change", ["input", "label"])
+@pytest.mark.parametrize("change", ["input", pytest.param("label", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_a_change_that_no_probe_reads_gets_another_store(holder: str, change: str, tmp_path: Path) -> None:
     x, y = _data()

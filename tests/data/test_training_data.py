@@ -97,6 +97,7 @@ def test_loaders_that_keep_the_order_are_taken() -> None:
         (Stream, "a map-style Dataset"),
         (lambda: DataLoader(Stream()), "a map-style Dataset"),
         (lambda: 3, "a map-style Dataset"),
+        (lambda: "photos/train", "a map-style Dataset"),
         (lambda: None, "a map-style Dataset"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torchvision.models import resnet18
 
 from dualview_plugin.data import TestInputs, TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
@@ -93,6 +94,33 @@ def test_random_state_is_preserved_from_a_random_dataset() -> None:
 def test_unknown_layers_are_refused(layer: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         FeatureExtractor(small_world().model, layer, "Owner")
+
+
+def test_the_error_for_a_large_network_names_its_linear_layers() -> None:
+    message = r"one of its \d+ modules, such as fc \(see model.named_modules\(\)\), got 'classifier'"
+    with pytest.raises(InvalidValueError, match=message):
+        FeatureExtractor(resnet18(num_classes=2), "classifier", "Owner")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_layer_that_gets_no_tensor_or_runs_no_hooks_is_refused() -> None:
+    class FromPair(nn.Module):
+        def forward(self, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            return pair[0] + pair[1]
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sum = FromPair()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.sum((x, x))
+
+    with pytest.raises(InvalidValueError, match="a layer whose first input is a tensor, got tuple"):
+        FeatureExtractor(Network(), "sum", "Owner")(torch.randn(5, 3))
+    scripted = nn.Sequential(torch.jit.trace(nn.Linear(2, 3), torch.zeros(1, 2)))
+    with pytest.raises(InvalidTypeError, match="final_fc_layer of Owner must be a layer that runs hooks"):
+        FeatureExtractor(scripted, "0", "Owner")
 
 
 def test_layer_without_flat_input_is_refused() -> None:

@@ -27,7 +27,9 @@ def assert_gradients_are(found: SampleGradients, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 12])
+@pytest.mark.parametrize(
+    "size", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 12]
+)
 def test_gradients_are_those_of_each_sample_alone(name: str, size: int) -> None:
     model, inputs, target = make(name)
     per_sample = PerSampleGradients(model)

@@ -165,6 +165,7 @@ def test_lissa_raises_on_divergence() -> None:
         LissaInverse(curvature, scale=0.01).solve(vectors)
 
 
+@pytest.mark.slow
 def test_lissa_raises_its_own_scale_where_batches_vary() -> None:
     """One point far outside: a batch with it has a curvature many times that of the whole."""
     ordinary, _, vectors = problem(damping=0.5)

@@ -18,6 +18,8 @@ from dualview_plugin.lrp import PairwiseRelevance, RelevantPairs, named_composit
 from dualview_plugin.modifications import MarkedImages
 from examples.digits import load_digits, small_cnn, train
 
+pytestmark = pytest.mark.slow
+
 TARGET_CLASS, SIDE, SIZE = 2, 8, 24
 
 

@@ -12,7 +12,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import dualview_plugin
-from dualview_plugin.attribution import TRAK, DataAttribution, FeatureKernelAttribution, InfluenceFunctions
+from dualview_plugin.attribution import (
+    TRAK,
+    ArnoldiInfluence,
+    DataAttribution,
+    FeatureKernelAttribution,
+    InfluenceFunctions,
+)
 from dualview_plugin.errors import NotApplicableWarning
 from dualview_plugin.metrics import (
     DataAttributionMetric,
@@ -32,7 +38,10 @@ from dualview_plugin.metrics import (
 from dualview_plugin.metrics.registration import _METRICS
 from tests.worlds import N_CLASSES, N_TEST, N_TRAIN, small_world
 
-OPTIONS: dict[type, dict[str, Any]] = {TRAK: {"n_components": 16, "damping": 0.1}}  # for few training points
+OPTIONS: dict[type, dict[str, Any]] = {
+    ArnoldiInfluence: {"n_components": 5, "arnoldi_dim": 10},
+    TRAK: {"n_components": 16, "damping": 0.1},  # for few training points
+}
 BATCH_TOTALS = ("LabelPoisoning", "TopCardinality")
 
 
@@ -48,6 +57,7 @@ def train(subset: Dataset[Any], seed: int) -> nn.Module:
     return world.model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 def test_every_metric_scores_every_method(tmp_path: Any) -> None:
     world = small_world()

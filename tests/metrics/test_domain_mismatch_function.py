@@ -30,7 +30,7 @@ def test_top_by_hand() -> None:
     attributions=arrays(np.float64, (3, 11), elements=st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-1e3, 1e3))),
     marked=arrays(np.bool_, 11).filter(np.any),
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_auprc_equals_average_precision_ties_included(attributions: np.ndarray, marked: np.ndarray) -> None:
     expected = [average_precision_score(marked, row) for row in attributions]
     np.testing.assert_allclose(domain_mismatch_auprc(attributions, marked), expected, atol=1e-12)

@@ -191,7 +191,7 @@ def test_scores_depend_on_no_order(world: World) -> None:
         "Sparseness": quantus.Sparseness(abs=False, normalise=False),  # adds a number to the caller's array
     }
     for order in permutations(names):
-        for metric_order in permutations(metrics.items()):
+        for metric_order in (list(metrics.items()), list(metrics.items())[::-1]):
             scores = evaluate(world, dict(metric_order), methods(world, order))
             seen.append([scores[name][metric] for name in names for metric in metrics])
     for other in seen[1:]:

@@ -22,6 +22,7 @@ from dualview_plugin.network import (
     same_outputs,
     weights_checksum,
 )
+from dualview_plugin.network.identity import sum_of_words
 from tests.untouched import assert_untouched
 
 
@@ -141,3 +142,11 @@ def test_decisions_leave_the_network_and_the_inputs_alone() -> None:
     with assert_untouched(model, inputs):
         found = decisions(model, inputs, batch_size=2)
     assert torch.equal(found, model[0](inputs - 0.5).argmax(dim=1))
+
+
+def test_the_sum_that_is_computed_on_an_accelerator_sees_values_and_places() -> None:
+    bits = torch.arange(1, 12, dtype=torch.uint8)
+    swapped, changed = bits[[1, 0, *range(2, 11)]], bits + (torch.arange(11) == 7)
+    sums = [sum_of_words(part.to(torch.uint8)) for part in (bits, swapped, changed)]
+    assert len(set(sums)) == 3
+    assert sum_of_words(bits.clone()) == sums[0] == sum(int(b) * (2 * i + 1) for i, b in enumerate(bits))

@@ -95,6 +95,7 @@ def test_the_certificate_sums_with_compensation() -> None:
     )
 
 
+@pytest.mark.slow
 def test_without_a_folder_for_its_cache_the_solver_compiles_without_one() -> None:
     """Numba finds no folder that it can write to."""
     code = (

@@ -26,6 +26,7 @@ def test_max_iter_warns_with_its_figures():
     assert_certified(solution, FEATURES, LABELS, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["auto", "cd", "newton", "interior"])
 def test_time_limit_returns_a_certified_solution(method):
     with pytest.warns(ConvergenceWarning, match="Raise time_limit"):
@@ -54,7 +55,9 @@ def test_progress_bar_shows_the_gap(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("method", ["auto", "cd", "newton", "interior"])
+@pytest.mark.parametrize(
+    "method", ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cd", "newton", "interior"))]
+)
 def test_time_limit_is_kept(method: str) -> None:
     """Crowded classes on a hard margin: no method solves this in half a second, and one matrix would take longer."""
     rng = np.random.default_rng(0)

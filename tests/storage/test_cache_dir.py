@@ -206,6 +206,7 @@ def test_values_beyond_a_half_type_are_refused(tmp_path: Path) -> None:
         dualview(tmp_path, data, dtype="float16").fit()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_a_loader_with_workers_and_one_of_another_class_are_read_alike(tmp_path: Path) -> None:
     class Passing(DataLoader[Any]):
         pass

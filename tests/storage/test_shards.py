@@ -261,6 +261,29 @@ def test_a_link_in_place_of_a_store_is_left_alone(tmp_path: Path) -> None:
         assert ShardStore(folder.parent, identity()).missing(COLUMNS) == [0, 1, 2]
 
 
+def test_a_file_in_place_of_a_store_is_left_alone(tmp_path: Path) -> None:
+    folder = filled(tmp_path).folder
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / folder.name).write_text("a file")
+    with pytest.warns(CacheWarning, match="is left alone, and another one is used: it is no folder"):
+        store = ShardStore(other, identity())
+    assert (other / folder.name).read_text() == "a file"
+    assert store.folder != other / folder.name
+
+
+def test_a_store_that_cannot_be_made_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.warns(CacheWarning, match=r"cannot be written, and what is missing is kept in memory: .*No space"):
+        store = ShardStore(tmp_path, identity())
+    for shard in range(3):
+        store.write(shard, part(store, shard), "")
+    assert torch.equal(store.gather(COLUMNS)[0]["features"], VALUES)
+
+
 def test_a_full_disk_is_said_once_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ShardStore(tmp_path, identity())
     store.write(0, part(store, 0), "")

@@ -51,6 +51,16 @@ class ArnoldiInfluence(OutputGradients):
 
     Cost: fit: ``arnoldi_dim`` times two backward passes over the training set, and memory for as many vectors of the
     network's size. attribute: n_test · n_train · n_components.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = ArnoldiInfluence(network, "0", train, arnoldi_dim=10, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
+        >>> attributions.shape, bool(attributions[0, 0] > 0)
+        (torch.Size([1, 12]), True)
     """
 
     eigenvalues_: Tensor

@@ -63,6 +63,18 @@ class DualView(FeatureKernelAttribution):
     eight times for ``C="auto"``. Memory: the features once, 4 · n_train · n_features bytes in float32, and about as
     much again in the solver or for the support points' own features. attribute: one forward pass, and for each test
     point a product with the support points of its class; sparse and ranked results never hold n_train columns.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = DualView(network, "0", train, C=0.1, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
+        >>> bool(torch.isclose(attributions.sum(), method.surrogate_logits(torch.eye(4)[:1])[0, 0], atol=1e-5))
+        True
+        >>> method.solution_.duality_gap <= method.tol
+        True
     """
 
     solution_: CrammerSingerSolution

@@ -49,6 +49,16 @@ class EKFACInfluence(OutputGradients):
 
     Cost: fit: n_classes + 1 backward passes over the training set and its gradients as whole vectors, n_classes times.
     attribute: a pass over the training set for each block of test points, n_test · n_train · n_parameters.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = EKFACInfluence(network, "0", train, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
+        >>> attributions.shape, bool(attributions[0, 0] > 0)
+        (torch.Size([1, 12]), True)
     """
 
     _blocks_of: dict[str, _Block]

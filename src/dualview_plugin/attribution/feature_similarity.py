@@ -36,6 +36,15 @@ class FeatureSimilarity(DataAttribution):
     Captum's ``SimilarityInfluence`` is the same for a layer's output.
 
     Cost: fit: a forward pass over the training set. attribute: n_test · n_train · n_features.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = FeatureSimilarity(network, "0", train, show_progress=False)
+        >>> method.attribute(torch.eye(4)[:1])[0, :4].tolist()
+        [1.0, 0.0, 0.0, 0.0]
     """
 
     features_: Tensor

@@ -31,6 +31,16 @@ class GradCos(GradientSimilarity):
     Source: Charpiat et al. 2019 (arXiv 1907.03085), equation 11; GradCos in arXiv 2402.12118 v3.
 
     Cost: that of :class:`GradientSimilarity`.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = GradCos(network, "0", train, show_progress=False)
+        >>> attributions = method.attribute(torch.eye(4)[:1], target=0)
+        >>> [round(value, 3) for value in attributions[0, :3].tolist()]  # the same input, another label, the same label
+        [1.0, 0.0, 0.5]
     """
 
     def __init__(

@@ -26,6 +26,15 @@ class InputSimilarity(FeatureSimilarity):
     Source: the baseline of arXiv 2402.12118 v3.
 
     Cost: a reading of the training set for each block of test points, and n_test · n_train · size.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = InputSimilarity(network, "0", train, show_progress=False)
+        >>> method.attribute(torch.eye(4)[:1])[0, :4].tolist()
+        [1.0, 0.0, 0.0, 0.0]
     """
 
     def _fit(self) -> None:

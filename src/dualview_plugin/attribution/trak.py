@@ -38,6 +38,15 @@ class TRAK(OutputGradients, ProjectedGradientSimilarity):
     Differs: one network, where the source averages several. Entries of P are Gaussian, not ±1.
 
     Cost: that of :class:`ProjectedGradientSimilarity`, and n_train · n_components² + n_components³.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
+        >>> train = torch.utils.data.TensorDataset(x, labels)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        >>> method = TRAK(network, "0", train, n_components=4, show_progress=False)
+        >>> method.attribute(torch.eye(4)[:1], target=0).shape
+        torch.Size([1, 12])
     """
 
     _output: ClassVar[type[Caller]] = Margins

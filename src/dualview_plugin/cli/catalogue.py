@@ -111,3 +111,11 @@ PYTHON_METRICS: dict[str, MetricEntry] = {
         python_only="the source of each training and test point",
     ),
 }
+
+# What each change to a ready task's training data (--modify) makes known: fields of a task.
+TRUTHS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "poisoned": ("poisoned_indices",),
+    "grouped": ("train_subclasses", "test_subclasses"),
+    "marked": ("marked_indices",),
+}

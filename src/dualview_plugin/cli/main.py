@@ -11,12 +11,16 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from dualview_plugin.cli.catalogue import METHODS, METRICS, PYTHON_METRICS, MetricEntry
+from dualview_plugin.cli.catalogue import METHODS, METRICS, PYTHON_METRICS, TRUTHS, MetricEntry
 from dualview_plugin.errors import DualViewError
 from dualview_plugin.version import __version__
 
 Function = Callable[..., Any]
-MODIFICATIONS = ("none", "poisoned", "grouped", "marked")
+_METHOD = click.Choice(tuple(METHODS))
+_ONE_METHOD = click.option(
+    "-m", "--method", type=_METHOD, metavar="METHOD", default="dualview", show_default=True,
+    help="One of those that `dualview methods` lists.",
+)  # fmt: skip
 
 
 def _refusals(function: Function) -> Function:
@@ -39,7 +43,7 @@ def _task_options(function: Function) -> Function:
         click.option(
             "--modify",
             "modification",
-            type=click.Choice(MODIFICATIONS),
+            type=click.Choice(tuple(TRUTHS)),
             default="none",
             show_default=True,
             help="A change to a ready task's training data before the network is trained: three labels in ten wrong "
@@ -100,19 +104,21 @@ def demo(out: Path, quiet: bool) -> None:
 @main.command()
 @_task_options
 @click.option(
-    "-m", "--method", "methods", multiple=True, type=click.Choice(tuple(METHODS)), default=("dualview", "random"),
-    show_default=True, help="A method to score; give it several times for several methods.",
+    "-m", "--method", "methods", multiple=True, type=_METHOD, metavar="METHOD", default=("dualview", "random"),
+    show_default=True, help="A method to score, of those that `dualview methods` lists; several times for several.",
 )  # fmt: skip
 @click.option(
-    "--metric", "metrics", multiple=True, type=click.Choice(tuple(METRICS)),
-    help="A metric; several times for several. Default: all that the task has what it takes for.",
+    "--metric", "metrics", multiple=True, type=click.Choice(tuple(METRICS)), metavar="METRIC",
+    help="A metric, of those that `dualview metrics` lists; several times for several. Default: all that TASK has the "
+    "truth for, but model-randomization.",
 )  # fmt: skip
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the scores as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the score of each test point.")
 def evaluate(methods: tuple[str, ...], metrics: tuple[str, ...], out: Path | None, as_json: bool, **task: Any) -> None:
     """Score methods on TASK: the mean, its 95 % interval over test points, and the seconds it took."""
-    from dualview_plugin.cli.work import evaluation, load, table
+    from dualview_plugin.cli.work import check_ready_metrics, evaluation, load, table
 
+    check_ready_metrics(task["task"], task["modification"], metrics)
     scores = evaluation(load(**task), methods, metrics, show_progress=not task["quiet"])
     rows = [
         {
@@ -134,7 +140,7 @@ def evaluate(methods: tuple[str, ...], metrics: tuple[str, ...], out: Path | Non
 @main.command()
 @_task_options
 @click.option("-i", "--index", "indices", multiple=True, required=True, type=click.IntRange(0), help="A test point.")
-@click.option("-m", "--method", type=click.Choice(tuple(METHODS)), default="dualview", show_default=True)
+@_ONE_METHOD
 @click.option("-k", type=click.IntRange(1), default=5, show_default=True, help="Proponents and opponents of each.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False),
@@ -143,8 +149,9 @@ def evaluate(methods: tuple[str, ...], metrics: tuple[str, ...], out: Path | Non
 @click.option("--json", "as_json", is_flag=True, help="Print the training points as JSON.")
 def explain(indices: tuple[int, ...], method: str, k: int, out: Path | None, as_json: bool, **task: Any) -> None:
     """Show the strongest training points for and against the network's decision on chosen test points."""
-    from dualview_plugin.cli.work import explanation, load
+    from dualview_plugin.cli.work import check_request, explanation, load
 
+    check_request(indices, task["n_test"], out)
     found = explanation(load(**task), indices, method, k, out, show_progress=not task["quiet"])
     frame = found.to_pandas()
     click.echo(frame.to_json(orient="records") if as_json else frame.to_string(index=False))
@@ -154,9 +161,9 @@ def explain(indices: tuple[int, ...], method: str, k: int, out: Path | None, as_
 
 @main.command()
 @_task_options
-@click.option("-m", "--method", type=click.Choice(tuple(METHODS)), default="dualview", show_default=True)
+@_ONE_METHOD
 @click.option(
-    "--beside", "others", multiple=True, type=click.Choice(tuple(METHODS)), default=("random",), show_default=True,
+    "--beside", "others", multiple=True, type=_METHOD, metavar="METHOD", default=("random",), show_default=True,
     help="A method to score beside it; several times for several.",
 )  # fmt: skip
 @click.option("--points", type=click.IntRange(1), default=20, show_default=True, help="Test points on the page.")

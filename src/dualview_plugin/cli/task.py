@@ -173,7 +173,7 @@ def ready_task(
         x_test, kept = training.mismatched(model, x_test, y_test)
         if len(kept) == 0:
             constraint = "high enough for the network to learn the mark"
-            raise InvalidValueError("epochs", _OWNER, constraint, "no test point that the mark changes")
+            raise InvalidValueError("--epochs", _OWNER, constraint, "no test point that the mark changes")
         y_test = y_test[torch.from_numpy(kept)]
         truth["target"] = torch.full((len(x_test),), _MARKED_CLASS)
     return Task(model, "fc", training, x_test, y_test, class_names, 0.05 if name == "digits" else 1e-3, **truth)

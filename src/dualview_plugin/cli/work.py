@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 import dualview_plugin
 from dualview_plugin.attribution import DataAttribution, DualView
-from dualview_plugin.cli.catalogue import METHODS, METRICS
+from dualview_plugin.cli.catalogue import METHODS, METRICS, TRUTHS
 from dualview_plugin.cli.task import Task, own_task, ready_task
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
 from dualview_plugin.metrics import DataAttributionMetric
 from dualview_plugin.network import decisions
 from dualview_plugin.plots import plot_training_points
 from dualview_plugin.report import Scores, TopPoints, top_points, write_report
+from dualview_plugin.validation import check_positive
 
 _READY = ("digits", "mnist", "cifar10")
 _OWNER = "dualview"
@@ -43,6 +44,7 @@ def load(
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise InvalidValueError("--device", _OWNER, "a device of this machine", device) from error
+    constant = None if c is None else _number_or_auto(c)
     if task in _READY:
         options: dict[str, Any] = {"epochs": epochs, "data": data, "download": download, "device": device}
         loaded = ready_task(task, modification, **options, show_progress=not quiet)
@@ -56,8 +58,8 @@ def load(
                 raise InvalidValueError(name, _OWNER, constraint, str(value))
         loaded = own_task(task)
         loaded.model.to(device)
-    if c is not None:
-        loaded.C = _number_or_auto(c)
+    if constant is not None:
+        loaded.C = constant
     return loaded.first(n_test)
 
 
@@ -66,9 +68,10 @@ def _number_or_auto(text: str) -> Any:
     if text == "auto":
         return text
     try:
-        return float(text)
+        value = float(text)
     except ValueError as error:
         raise InvalidValueError("-C", _OWNER, "a number or auto", repr(text)) from error
+    return check_positive(value, "-C", _OWNER)
 
 
 def make(task: Task, name: str, show_progress: bool) -> DataAttribution:
@@ -79,6 +82,21 @@ def make(task: Task, name: str, show_progress: bool) -> DataAttribution:
         task.model, task.final_fc_layer, task.train_dataset, **options
     )
     return made
+
+
+def check_ready_metrics(task: str, modification: str, metrics: Sequence[str]) -> None:
+    """Refuse metrics for which a ready task has no truth, before its network is trained."""
+    for name in metrics if task in _READY else ():
+        _check_truth(name, [field for field in METRICS[name].needs if field not in TRUTHS[modification]])
+
+
+def check_request(indices: Sequence[int], n_test: int, out: Path | None) -> None:
+    """Refuse test points beyond the number that is used, and files of another kind than can be written."""
+    if max(indices) >= n_test:
+        constraint = f"below the number of test points, {n_test}; --n-test takes more"
+        raise InvalidValueError("--index", _OWNER, constraint, max(indices))
+    if out is not None and out.suffix not in (".html", ".png", ".pdf", ".svg"):
+        raise InvalidValueError("--out", _OWNER, "a .html, .png, .pdf or .svg file", str(out))
 
 
 def explained(task: Task) -> torch.Tensor:
@@ -93,9 +111,7 @@ def evaluation(task: Task, methods: Sequence[str], metrics: Sequence[str], show_
     if not metrics:
         metrics = [name for name in METRICS if name != "model-randomization" and not _missing(task, name)]
     for name in metrics:
-        if missing := _missing(task, name):
-            constraint = f"a task with {', '.join(METRICS[name].needs)}; see --modify and `dualview metrics`"
-            raise InvalidValueError("TASK", f"metric {name}", constraint, f"none of {missing}")
+        _check_truth(name, _missing(task, name))
     classes, inputs = explained(task).numpy(), task.x_test.cpu().numpy()
     scores = []
     with tqdm(total=len(methods) * len(metrics), desc="scores", disable=not show_progress) as bar:
@@ -115,9 +131,7 @@ def explanation(
     task: Task, indices: Sequence[int], method: str, k: int, out: Path | None, show_progress: bool
 ) -> TopPoints:
     """The strongest training points of chosen test points, and their figure or page."""
-    if max(indices) >= len(task.x_test):
-        constraint = f"below the number of test points, {len(task.x_test)}; --n-test takes more"
-        raise InvalidValueError("--index", _OWNER, constraint, max(indices))
+    check_request(indices, len(task.x_test), out)
     chosen, made = task.at(indices), make(task, method, show_progress)
     names = {"test_ids": chosen.test_ids, "train_ids": chosen.train_ids, "class_names": chosen.class_names}
     found = top_points(made, chosen.x_test, k, target=chosen.target, **names)  # type: ignore[arg-type]
@@ -126,8 +140,6 @@ def explanation(
     if out.suffix == ".html":
         _page(chosen, made, k, out, show_progress=show_progress)
         return found
-    if out.suffix not in (".png", ".pdf", ".svg"):
-        raise InvalidValueError("--out", _OWNER, "a .html, .png, .pdf or .svg file", str(out))
     images = chosen.train_dataset
     figure = plot_training_points(
         chosen.x_test,
@@ -216,6 +228,14 @@ def _page(
             others=others,
             show_progress=show_progress,
         )
+
+
+def _check_truth(metric: str, missing: list[str]) -> None:
+    """Refuse a metric that lacks what it compares attributions with."""
+    if missing:
+        changes = [name for name, truth in TRUTHS.items() if set(METRICS[metric].needs) <= set(truth)]
+        constraint = f"a task with {', '.join(METRICS[metric].needs)}, as with --modify {' or '.join(changes)}"
+        raise InvalidValueError("TASK", f"metric {metric}", constraint, f"none of {missing}")
 
 
 def _missing(task: Task, metric: str) -> list[str]:

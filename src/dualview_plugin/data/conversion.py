@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from dualview_plugin.batches import Batch, leaves, shapes
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
@@ -26,6 +27,8 @@ def as_tensor(inputs: object, owner: str, parameter: str) -> Tensor:
             raise InvalidTypeError(parameter, owner, "an array of numbers", f"dtype {inputs.dtype}") from error
     if not isinstance(inputs, Tensor):
         constraint = "a tensor, an array or a DataLoader, or tuples and dictionaries of tensors"
+        if isinstance(inputs, Dataset):
+            constraint += "; write DataLoader(dataset, batch_size=…) for a dataset"
         raise InvalidTypeError(parameter, owner, constraint, type(inputs).__name__)
     if inputs.layout is not torch.strided or inputs.is_quantized or inputs.is_meta:
         raise InvalidTypeError(parameter, owner, "a dense tensor with values", f"{inputs.layout}, {inputs.device}")

@@ -17,7 +17,8 @@ _ADVICE = "pass the dataset itself, or DataLoader(dataset, batch_size=…, colla
 
 def check_dataset(dataset: Any, owner: str, parameter: str) -> None:
     """Refuse what has no length and no items by index, and what is empty."""
-    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+    map_style = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if isinstance(dataset, (IterableDataset, str)) or not map_style:
         constraint = "a map-style Dataset or a DataLoader over one; of a stream, CountedStream(dataset, n_samples)"
         raise InvalidTypeError(parameter, owner, constraint, type(dataset).__name__)
     if len(dataset) == 0:

@@ -162,6 +162,8 @@ class TestInputs:
                     self._refuse_axes(found, expected.ndim)
         elif not self._any_structure:
             constraint = f"of the training inputs' structure, {structure(self._like)}"
+            if isinstance(self._like, Tensor) and all(isinstance(part, Tensor) for part in batch):
+                constraint += "; torch.stack makes a batch of a list of samples"
             raise InvalidValueError(PARAMETER, self.owner, constraint, structure(batch))
         return batch
 

@@ -149,7 +149,8 @@ class TrainingData:
         except TypeError as error:
             if self.loader.collate_fn is not default_collate:
                 raise
-            constraint = "of (input, label) pairs that torch collates; else pass a DataLoader with a collate_fn"
+            constraint = "of (input, label) pairs that torch collates: give images a transform that makes tensors, or "
+            constraint += "pass a DataLoader with a collate_fn"
             raise InvalidTypeError(PARAMETER, self.owner, constraint, described(samples[0])) from error
 
     def probe_indices(self) -> list[int]:

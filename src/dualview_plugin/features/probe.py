@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from dualview_plugin.network import (
     preserved_random_state,
     relative_difference,
     same_outputs,
+    seed_random_states,
     tolerance,
     weights_checksum,
 )
@@ -217,9 +216,7 @@ def _row(batch: Batch, position: int) -> Batch:
 def _answers(extractor: FeatureExtractor, inputs: Batch, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Features and logits of a batch, with the same random numbers at every call."""
     with guest(extractor.model), preserved_random_state():
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - the network may draw from the global state
+        seed_random_states(seed)
         features, logits = extractor(inputs, "train_dataset")
     return features.detach(), logits.detach()
 

@@ -105,6 +105,16 @@ class PairwiseRelevance:
 
     Cost: one attribution, and for each side one forward and one backward pass per ``batch_size`` pairs. The inputs of
     all pairs are held at once, as their relevance is.
+
+    Example:
+        >>> from dualview_plugin import DualView
+        >>> _ = torch.manual_seed(0)
+        >>> data = torch.utils.data.TensorDataset(torch.rand(8, 6), torch.arange(8) % 2)
+        >>> layers = (torch.nn.Linear(6, 5, bias=False), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+        >>> method = DualView(torch.nn.Sequential(*layers), "2", data, C=1.0, standardize=False, show_progress=False)
+        >>> pairs = PairwiseRelevance(method, "epsilon_plus").attribute(torch.rand(3, 6), k=2)
+        >>> pairs.test_relevance.shape, pairs.conservation.shape
+        (torch.Size([3, 2, 6]), torch.Size([3, 2, 2]))
     """
 
     def __init__(

@@ -35,6 +35,15 @@ class SurrogateRelevance:
     Raises:
         InvalidTypeError: an attribution without a feature kernel, or something else than a composite.
         InvalidValueError: Zennit has no composite of this name.
+
+    Example:
+        >>> from dualview_plugin import DualView
+        >>> _ = torch.manual_seed(0)
+        >>> data = torch.utils.data.TensorDataset(torch.rand(8, 6), torch.arange(8) % 2)
+        >>> layers = (nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 2))
+        >>> method = DualView(nn.Sequential(*layers), "2", data, C=1.0, standardize=False, show_progress=False)
+        >>> SurrogateRelevance(method, "epsilon_plus").attribute(torch.rand(3, 6)).shape
+        torch.Size([3, 6])
     """
 
     def __init__(self, method: FeatureKernelAttribution, composite: Composite | str = "epsilon_plus_flat") -> None:

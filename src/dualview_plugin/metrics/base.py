@@ -107,6 +107,15 @@ class DataAttributionMetric(Metric[list[float]]):
 
     Note:
         A subclass implements ``_score`` and ``_check_sizes``.
+
+    Example:
+        >>> class Largest(DataAttributionMetric):
+        ...     def _check_sizes(self, n_test, n_train):
+        ...         pass
+        ...     def _score(self, rows, source):
+        ...         return [value for part in rows for value in part.attributions.max(axis=1).tolist()]
+        >>> Largest()(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.0, 0.5], [2.0, 1.0]]))
+        [0.5, 2.0]
     """
 
     name = "Data Attribution"

@@ -49,6 +49,17 @@ def brittleness(
     Source: Ilyas et al. 2022 (datamodels).
     Differs: counts are tried upwards, so that the smallest is found also where the effect is not monotone.
     Cost: at most n_test · len(counts) trainings.
+
+    Example:
+        >>> import torch
+        >>> data = torch.utils.data.TensorDataset(torch.ones(4, 1), torch.tensor([1, 1, 0, 0]))
+        >>> def train(subset, seed):  # a network that knows the share of the label 1
+        ...     network = nn.Linear(1, 1)
+        ...     nn.init.constant_(network.weight, sum(int(label) for _, label in subset) / len(subset))
+        ...     return network
+        >>> attributions = np.array([[0.9, 0.5, -0.1, -0.3]])
+        >>> brittleness(attributions, [1], data, train, lambda network: network.weight[0] > 0.4, counts=[1, 2])
+        array([1.])
     """
     owner = "brittleness"
     check_attributions(attributions, owner)

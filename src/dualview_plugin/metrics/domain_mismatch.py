@@ -32,6 +32,10 @@ def domain_mismatch(attributions: NDArray[Any], marked: NDArray[np.bool_]) -> ND
         InvalidTypeError, InvalidValueError: no finite matrix, or ``marked`` is no mask of some of its columns.
 
     Cost: O(n_test · n_train) time and memory.
+
+    Example:
+        >>> domain_mismatch(np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.0]]), np.array([True, False, False]))
+        array([0. , 0.5])
     """
     owner = "domain_mismatch"
     check_attributions(attributions, owner)
@@ -55,6 +59,10 @@ def domain_mismatch_auprc(attributions: NDArray[Any], marked: NDArray[np.bool_])
         InvalidTypeError, InvalidValueError: no finite matrix, or ``marked`` is no mask of some of its columns.
 
     Cost: O(n_test · n_train · log n_train) time, O(n_train) memory beside the input.
+
+    Example:
+        >>> domain_mismatch_auprc(np.array([[0.1, 0.9, 0.3], [0.9, 0.5, 0.0]]), np.array([True, False, False]))
+        array([0.33333333, 1.        ])
     """
     owner = "domain_mismatch_auprc"
     check_attributions(attributions, owner)
@@ -89,6 +97,11 @@ class DomainMismatch(DataAttributionMetric):
     Source: arXiv 2402.12118, "Domain Mismatch"; a random attributor scores the share of marked training points.
     Differs: ties take their expectation. Without test points the score is NaN, where quanda's is 0.
     Cost: O(n_test · n_train) time ("auprc": times log n_train), memory for a block of rows.
+
+    Example:
+        >>> metric = DomainMismatch(marked=[0])
+        >>> metric(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.1, 0.9, 0.3], [0.9, 0.2, 0.0]]))
+        [0.0, 1.0]
     """
 
     name = "Domain Mismatch"

@@ -33,6 +33,12 @@ class IdenticalSubclass(DataAttributionMetric):
     Source: arXiv 2402.12118, "Identical Subclass"; a random attributor scores 1 / n_subclasses.
     Differs: ties take their expectation, where an argmax takes the first training point.
     Cost: O(n_test · n_train) time, memory for a block of rows.
+
+    Example:
+        >>> import numpy as np
+        >>> metric = IdenticalSubclass(train_subclasses=[4, 7, 7], test_subclasses=[7, 4])
+        >>> metric(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.1, 0.9, 0.3], [0.2, 0.5, 0.0]]))
+        [1.0, 0.0]
     """
 
     name = "Identical Subclass"

@@ -82,6 +82,10 @@ def label_poisoning(ranking: NDArray[Any], poisoned: NDArray[np.bool_]) -> float
 
     Source: arXiv 2402.12118, "Label Poisoning".
     Cost: O(n_train · log n_train) time.
+
+    Example:
+        >>> label_poisoning(np.array([5, 9, 1, 2]), np.array([True, True, False, False]))
+        1.0
     """
     values, mask = _checked(ranking, poisoned, "label_poisoning")
     if mask.all():
@@ -115,6 +119,11 @@ class LabelPoisoning(DataAttributionMetric):
     Source: arXiv 2402.12118, "Label Poisoning"; a random attributor scores 0.5.
     Differs: ties take their expectation over random ranking, where a sort takes them in the order of the dataset.
     Cost: O(n_test · n_train) time, memory for a block of rows.
+
+    Example:
+        >>> metric = LabelPoisoning(poisoned=[0])
+        >>> metric(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.9, -0.5, 0.3], [0.9, 0.1, 0.0]]))
+        [1.0]
     """
 
     name = "Label Poisoning"

@@ -47,6 +47,16 @@ def leave_one_out_effects(
         InvalidTypeError, InvalidValueError: an argument breaks its constraint, or ``train`` returns no network.
 
     Cost: n_removed + 1 trainings.
+
+    Example:
+        >>> import torch
+        >>> data = torch.utils.data.TensorDataset(torch.tensor([[1.0], [3.0], [8.0]]), torch.arange(3))
+        >>> def train(subset, seed):  # a network that knows the sum of its inputs
+        ...     network = nn.Linear(1, 1)
+        ...     nn.init.constant_(network.weight, sum(float(x) for x, _ in subset))
+        ...     return network
+        >>> leave_one_out_effects([0, 2], data, train, output=lambda network: network.weight[0].detach())
+        array([[1., 8.]])
     """
     owner = "leave_one_out_effects"
     data = TrainingData(train_dataset, 256, owner)
@@ -81,6 +91,11 @@ def leave_one_out_correlation(
 
     Source: dattri's leave-one-out correlation; Koh and Liang 2017.
     Cost: O(n_test · n_removed · log n_removed) time.
+
+    Example:
+        >>> attributions, effects = np.array([[3.0, 2.0, 1.0]]), np.array([[0.5, 0.3, 0.1]])
+        >>> leave_one_out_correlation(attributions, effects)
+        array([1.])
     """
     owner = "leave_one_out_correlation"
     check_attributions(attributions, owner)
@@ -135,6 +150,11 @@ class LeaveOneOut(DataAttributionMetric):
     Source: dattri's leave-one-out correlation. A perfect attributor scores 1, the reversed −1, a random one 0 on
         average; so does one that attributes the same to all.
     Cost: O(n_test · n_removed · log n_removed) time, memory for a block of rows.
+
+    Example:
+        >>> metric = LeaveOneOut(effects=np.array([[0.5, 0.3, 0.1]]))
+        >>> metric(None, np.zeros((1, 4)), np.array([0]), a_batch=np.array([[3.0, 2.0, 1.0]]))
+        [1.0]
     """
 
     name = "Leave-One-Out"

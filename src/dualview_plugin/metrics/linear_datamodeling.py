@@ -84,6 +84,14 @@ def linear_datamodeling_interval(
         InvalidTypeError, InvalidValueError: as :func:`linear_datamodeling_score`, or an option breaks its constraint.
 
     Cost: O(n_resamples · n_test · n_subsets · log n_subsets) time, after the sums.
+
+    Example:
+        >>> generator = np.random.default_rng(0)
+        >>> attributions, subsets = generator.normal(size=(5, 20)), generator.random((30, 20)) < 0.5
+        >>> outputs = subsets @ attributions.T  # a perfect attributor
+        >>> low, high = linear_datamodeling_interval(attributions, subsets, outputs, n_resamples=50)
+        >>> round(low, 6), round(high, 6)
+        (1.0, 1.0)
     """
     owner = "linear_datamodeling_interval"
     check_attributions(attributions, owner)

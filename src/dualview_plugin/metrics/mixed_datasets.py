@@ -95,6 +95,11 @@ class MixedDatasets(DataAttributionMetric):
     Source: quanda's "mixed datasets"; a random attributor scores the share of training points of the own source.
     Differs: any number of sources, and the top points beside the area; ties count in expectation.
     Cost: O(n_test · n_train) time ("auprc": times log n_train), memory for a block of rows.
+
+    Example:
+        >>> metric = MixedDatasets(train_sources=[0, 1, 1], test_sources=[1, 0])
+        >>> metric(None, np.zeros((2, 4)), np.array([0, 0]), a_batch=np.array([[0.1, 0.9, 0.3], [0.2, 0.5, 0.0]]))
+        [1.0, 0.0]
     """
 
     name = "Mixed Datasets"

@@ -50,6 +50,17 @@ class ModelRandomization(DataAttributionMetric):
     Differs: the score is NaN where all attributions are equal, and for what explains no other network: a precomputed
         matrix, an influence object of Captum. A layer without ``reset_parameters`` has its values permuted.
     Cost: a fit and n_test attributions for each step; networks and fits of all steps are kept until the call ends.
+
+    Example:
+        >>> import torch
+        >>> from dualview_plugin import GradientSimilarity, RandomAttribution
+        >>> _ = torch.manual_seed(0)
+        >>> data = torch.utils.data.TensorDataset(torch.randn(12, 4), torch.arange(12) % 2)
+        >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> blind = RandomAttribution(network, "2", data, show_progress=False)  # one seed, whatever the network
+        >>> metric, x, y = ModelRandomization(), np.ones((2, 4), dtype=np.float32), np.array([0, 1])
+        >>> metric(network, x, y, explain_func=blind, explain_func_kwargs={})
+        [1.0, 1.0]
     """
 
     name = "Model Randomization"

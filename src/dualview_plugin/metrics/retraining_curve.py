@@ -51,6 +51,12 @@ def summed_attributions(attributions: NDArray[Any], sign: Sign = "signed") -> ND
 
     Raises:
         InvalidTypeError, InvalidValueError: no finite matrix, another sign.
+
+    Example:
+        >>> summed_attributions(np.array([[1.0, -2.0], [0.5, 1.0]])).tolist()
+        [1.5, -1.0]
+        >>> summed_attributions(np.array([[1.0, -2.0], [0.5, 1.0]]), "absolute").tolist()
+        [1.5, 3.0]
     """
     owner = "summed_attributions"
     check_attributions(attributions, owner)
@@ -89,6 +95,18 @@ def retraining_curve(
     Source: arXiv 2402.12118, v3, coreset selection and data pruning.
     Differs: signed rankings beside absolute ones; equal values in random order.
     Cost: a training for each share.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0], [3.0], [8.0], [4.0]])
+        >>> data = torch.utils.data.TensorDataset(x, torch.arange(4))
+        >>> def train(subset, seed):  # a network that knows the sum of its inputs
+        ...     network = nn.Linear(1, 1)
+        ...     nn.init.constant_(network.weight, sum(float(x) for x, _ in subset))
+        ...     return network
+        >>> curve = retraining_curve(x[:, 0], data, train, lambda network: network.weight.item(), shares=(0.25, 0.5, 1))
+        >>> curve.values.tolist()
+        [8.0, 12.0, 16.0]
     """
     owner = "retraining_curve"
     data = TrainingData(train_dataset, 256, owner)

@@ -32,6 +32,10 @@ def share_in_top_k(
         InvalidTypeError, InvalidValueError: k is no integer in 1 .. n_train, or attributions are no finite matrix.
 
     Cost: O(n_test · n_train) time and memory.
+
+    Example:
+        >>> share_in_top_k(np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.0]]), np.array([True, False, False]))
+        array([0. , 0.5])
     """
     above, tied, places_left = split_at_kth(attributions, k, owner)
     share_of_tied = (tied & relevant).sum(axis=1) / tied.sum(axis=1)

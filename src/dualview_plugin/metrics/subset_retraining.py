@@ -111,6 +111,21 @@ def retrain_on_subsets(
 
     Source: Park et al. 2023 (TRAK); arXiv 2402.12118, v3 (100 subsets of half of the data).
     Cost: n_subsets trainings; one reading of the training labels.
+
+    Example:
+        >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
+        >>> def train(subset, seed):
+        ...     network = nn.Linear(4, 2)
+        ...     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        ...     inputs, labels = next(iter(torch.utils.data.DataLoader(subset, batch_size=len(subset))))
+        ...     nn.functional.cross_entropy(network(inputs), labels).backward()
+        ...     optimizer.step()
+        ...     return network
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = {"folder": folder, "n_subsets": 5}
+        ...     found = retrain_on_subsets(train, data, torch.eye(4)[:3], [0, 1, 0], [0, 1, 1], **options)
+        >>> found.subsets.sum(axis=1).tolist(), found.margin.shape
+        ([2, 2, 2, 2, 2], (5, 3))
     """
     data = TrainingData(train_dataset, 256, _OWNER)
     points = _checked_points(x_test, labels, decisions)

@@ -37,6 +37,11 @@ def frame_and_square(images: Tensor, *, frame: int | None = None, square: int | 
         InvalidValueError: images without a channel axis, or a mark that would cover the whole image.
 
     Source: arXiv 2402.12118, "Domain Mismatch".
+
+    Example:
+        >>> marked = frame_and_square(torch.zeros(1, 5, 5), frame=1, square=1)
+        >>> marked[0].int().tolist()
+        [[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
     """
     owner = "frame_and_square"
     if not (isinstance(images, Tensor) and images.is_floating_point()):

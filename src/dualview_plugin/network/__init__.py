@@ -10,6 +10,7 @@ from dualview_plugin.network.guest import (
     preserved_random_state,
     restored,
     rules_set_aside,
+    seed_random_states,
     writes_to_parameters,
 )
 from dualview_plugin.network.identity import (
@@ -50,6 +51,7 @@ __all__ = [
     "restored",
     "rules_set_aside",
     "same_outputs",
+    "seed_random_states",
     "tolerance",
     "weights_checksum",
     "writes_to_parameters",

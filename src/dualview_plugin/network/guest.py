@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -258,9 +260,28 @@ def rules_set_aside(model: nn.Module) -> Iterator[None]:
 def preserved_random_state() -> Iterator[None]:
     """The global random states of torch (all devices), NumPy and Python are the same after the block as before it."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's own global state
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(_n_cuda_devices())):
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def seed_random_states(seed: int) -> None:
+    """The global random states of torch, NumPy and Python start from a seed."""
+    # Without accelerators torch.manual_seed spends most of its time on noting where it was called, for each kind.
+    accelerated = _n_cuda_devices() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    (torch if accelerated else torch.default_generator).manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the network may draw from the global state
+    random.seed(seed)
+
+
+def _n_cuda_devices() -> int:
+    """How many CUDA devices are visible; torch counts them anew at every call until it has used one."""
+    return _counted_devices(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@cache
+def _counted_devices(visible: str | None) -> int:  # noqa: ARG001 - what the count depends on
+    return torch.cuda.device_count()

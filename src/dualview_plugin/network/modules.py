@@ -14,6 +14,8 @@ from dualview_plugin.network.placement import Placement
 
 # Modules that only pass batches on, by the name under which they hold the network.
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+# An error names all modules of a network that has no more than these.
+_LISTED = 20
 
 
 def checked_model(model: Any, owner: str) -> nn.Module:
@@ -77,4 +79,12 @@ def layer_name(model: nn.Module, layer: nn.Module | str, parameter: str, owner: 
     for name in (layer, _name_in_network(layer)):
         if name in names:
             return name
-    raise InvalidValueError(parameter, owner, "one of " + ", ".join(names), repr(layer))
+    raise InvalidValueError(parameter, owner, _choice_of(model, names), repr(layer))
+
+
+def _choice_of(model: nn.Module, names: list[str]) -> str:
+    """The layers to choose from: all of a small network, the last linear ones of a large network."""
+    if len(names) <= _LISTED:
+        return "one of " + ", ".join(names)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return f"one of its {len(names)} modules, such as {', '.join((linear or names)[-3:])} (see model.named_modules())"

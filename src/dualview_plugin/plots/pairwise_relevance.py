@@ -61,6 +61,18 @@ def plot_pairwise_relevance(
         InvalidValueError: an unknown colour map, images of another shape, or no pair with an attribution.
 
     Source: Yolcu et al. 2024 (arXiv 2402.12118), figure 4.
+
+    Example:
+        >>> import torch
+        >>> from dualview_plugin import DualView, PairwiseRelevance
+        >>> _ = torch.manual_seed(0)
+        >>> images = torch.rand(6, 1, 5, 5)
+        >>> data = torch.utils.data.TensorDataset(images, torch.arange(6) % 2)
+        >>> layers = (torch.nn.Flatten(), torch.nn.Linear(25, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> method = DualView(torch.nn.Sequential(*layers), "3", data, C=1.0, standardize=False, show_progress=False)
+        >>> pairs = PairwiseRelevance(method, "epsilon_plus").attribute(images[:1], k=2)
+        >>> len(plot_pairwise_relevance(images[0], data, [pairs[0]]).axes) > 6
+        True
     """
     colors = color_map(cmap, _OWNER)
     by_sign = bands(pairs, partial(pixel_relevance, owner=_OWNER), _OWNER)

@@ -44,7 +44,8 @@ def plot_poisoning_curves(curves: Mapping[str, ArrayLike], n_poisoned: int, *, a
     n_train = _check_curves(checked, n_poisoned)
     looked_at = np.linspace(0, 1, n_train + 1)
     best, worst = _bounds(n_train, n_poisoned)
-    axes = Figure(figsize=(5, 4), layout="constrained").add_subplot() if axes is None else axes
+    beside: dict[str, Any] = {} if axes is not None else {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    axes = Figure(figsize=(7, 4), layout="constrained").add_subplot() if axes is None else axes
     for label, curve, color in (("best", best, "0.2"), ("random ranking", looked_at, "0.5"), ("worst", worst, "0.8")):
         axes.plot(looked_at, curve, color=color, linestyle="--", linewidth=1, label=label)
     scores = {name: _rescaled(curve, best, worst) for name, curve in checked.items()}
@@ -52,7 +53,7 @@ def plot_poisoning_curves(curves: Mapping[str, ArrayLike], n_poisoned: int, *, a
         axes.plot(looked_at, checked[name], label=f"{name}, {scores[name]:.3f}")
     axes.set(xlabel="share of training points looked at", ylabel="share of poisoned points found")
     axes.set(xlim=(0, 1), ylim=(-0.02, 1.02))
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", **beside)
     figure: Any = axes.figure
     return figure  # type: ignore[no-any-return]
 

@@ -84,6 +84,16 @@ def write_report(
 
     Cost: three attributions of the test points, and one LRP pass for each pair. Images above 48 pixels are reduced to
     96, so that 20 test points with ten pairs each stay below 5 MB.
+
+    Example:
+        >>> import tempfile
+        >>> from dualview_plugin import DualView
+        >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
+        >>> method = DualView(torch.nn.Sequential(torch.nn.Linear(4, 2)), "0", data, C=1.0, show_progress=False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_report(f"{folder}/report.html", method, torch.eye(4)[:2], k=1, show_progress=False)
+        ...     path.read_text().count("<article")
+        2
     """
     names = {"test_ids": test_ids, "train_ids": train_ids, "class_names": class_names}
     top = top_points(method, inputs, k, target=target, **names)  # type: ignore[arg-type]
