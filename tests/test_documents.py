@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import csv
 import doctest
 import inspect
@@ -21,6 +23,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 NEEDS_ITS_OWN_ENVIRONMENT = {"quanda.md", "dattri.md"}
 NEEDS = {"ray.md": "ray"}  # skipped without this package
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text() and page.name not in NEEDS_ITS_OWN_ENVIRONMENT]
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 QUIET = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning", "ignore:Mean of empty slice", "ignore::FutureWarning"
 )
@@ -155,3 +158,20 @@ def test_every_method_metric_and_function_has_an_example_that_is_executed() -> N
     for public in functions:
         lines = [line for line in parser.get_examples(public.__doc__ or "") if doctest.SKIP not in line.options]
         assert any(line.want for line in lines), f"{public.__name__} has no example that prints something"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: path.stem)
+def test_examples_of_a_module_import_what_they_use(path: Path) -> None:
+    """A reader copies an example without the imports of the module around it, in which pytest runs it."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, _DOCUMENTED)]
+    parser = doctest.DocTestParser()
+    for text in (ast.get_docstring(node) for node in nodes):
+        lines = [line for line in parser.get_examples(text or "") if doctest.SKIP not in line.options]
+        example = ast.parse("".join(line.source for line in lines))
+        names = [node for node in ast.walk(example) if isinstance(node, ast.Name)]
+        imported = [node for node in ast.walk(example) if isinstance(node, ast.Import | ast.ImportFrom)]
+        known = {alias.asname or alias.name for node in imported for alias in node.names} | set(dir(builtins))
+        known |= {name.id for name in names if isinstance(name.ctx, ast.Store)}
+        known |= {node.name for node in ast.walk(example) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        known |= {node.arg for node in ast.walk(example) if isinstance(node, ast.arg)}
+        assert {name.id for name in names} <= known

@@ -3,6 +3,7 @@
 It needs no download. The examples, the command ``dualview demo`` and the documentation start from it.
 
 Example:
+    >>> from dualview_plugin.demo import load_digits
     >>> digits = load_digits()
     >>> digits.x_test.shape, len(digits.train)
     (torch.Size([500, 1, 24, 24]), 1297)
@@ -44,6 +45,7 @@ def load_digits(size: int = 24, n_test: int = 500, seed: int = 0) -> Digits:
     """The digits, enlarged from 8 × 8 to ``size`` × ``size`` pixels and split at random; needs no download.
 
     Example:
+        >>> from dualview_plugin.demo import load_digits
         >>> load_digits(size=8, n_test=100).x_test.shape
         torch.Size([100, 1, 8, 8])
     """
@@ -60,6 +62,8 @@ def small_cnn(n_classes: int = 10, size: int = 24, n_features: int = 64, n_chann
     """Two convolutions and two linear layers. DualView explains from the input of the last one, ``fc``.
 
     Example:
+        >>> import torch
+        >>> from dualview_plugin.demo import small_cnn
         >>> small_cnn()(torch.zeros(2, 1, 24, 24)).shape
         torch.Size([2, 10])
     """
@@ -85,6 +89,7 @@ def train(
     """Train in place with Adam, return in eval mode; the same seed gives the same order of batches.
 
     Example:
+        >>> from dualview_plugin.demo import accuracy, load_digits, small_cnn, train
         >>> digits = load_digits(size=8)
         >>> model = train(small_cnn(size=8), digits.train, epochs=1, show_progress=False)
         >>> model.training, accuracy(model, digits.test) > 0.2
@@ -106,7 +111,11 @@ def accuracy(model: nn.Module, dataset: TensorDataset) -> float:
     """Share of the images whose strongest output is their label.
 
     Example:
-        >>> accuracy(nn.Flatten(), TensorDataset(torch.eye(4), torch.tensor([0, 1, 2, 0])))
+        >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin.demo import accuracy
+        >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0, 1, 2, 0]))
+        >>> accuracy(nn.Flatten(), data)
         0.75
     """
     x, y = dataset.tensors

@@ -559,6 +559,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
         Example:
             >>> import tempfile
+            >>> import torch
+            >>> from torch import nn
             >>> from dualview_plugin import DualView
             >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
             >>> network = nn.Sequential(nn.Linear(4, 2))

@@ -35,6 +35,7 @@ def dualda(
 
     Example:
         >>> import torch
+        >>> from dualview_plugin import dualda
         >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
         >>> method = dualda(torch.nn.Sequential(torch.nn.Linear(4, 2)), "0", data, show_progress=False)
         >>> method.C, method.standardize, method.fit_intercept

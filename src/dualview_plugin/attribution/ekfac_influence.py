@@ -52,6 +52,7 @@ class EKFACInfluence(OutputGradients):
 
     Example:
         >>> import torch
+        >>> from dualview_plugin import EKFACInfluence
         >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
         >>> train = torch.utils.data.TensorDataset(x, labels)
         >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))

@@ -62,6 +62,7 @@ class ProjectedGradientSimilarity(GradientSimilarity):
 
     Example:
         >>> import torch
+        >>> from dualview_plugin import ProjectedGradientSimilarity
         >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
         >>> train = torch.utils.data.TensorDataset(x, labels)
         >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))

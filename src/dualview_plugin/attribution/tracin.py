@@ -63,6 +63,9 @@ class TracIn(DataAttribution):
     :class:`ProjectedGradientSimilarity`; memory for one network a checkpoint.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin import TracIn
         >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
         >>> network = nn.Sequential(nn.Linear(4, 2))
         >>> early = {name: value.clone() for name, value in network.state_dict().items()}

@@ -41,6 +41,7 @@ class TRAK(OutputGradients, ProjectedGradientSimilarity):
 
     Example:
         >>> import torch
+        >>> from dualview_plugin import TRAK
         >>> x, labels = torch.eye(4).repeat(3, 1), torch.arange(12) % 4 % 2
         >>> train = torch.utils.data.TensorDataset(x, labels)
         >>> network = torch.nn.Sequential(torch.nn.Linear(4, 2))

@@ -98,6 +98,7 @@ def from_dattri(attributor: Any, train_dataloader: DataLoader[Any], batch_size: 
         attributor's network, whatever ``model`` is.
 
     Example:
+        >>> from dualview_plugin import data_attribution
         >>> theirs = data_attribution(from_dattri(attributor, train_loader))  # doctest: +SKIP
     """
 

@@ -17,6 +17,7 @@ def method_class(method: Any, owner: str) -> Any:
         InvalidTypeError: the method is neither a name nor a class of this package's methods.
 
     Example:
+        >>> from dualview_plugin.bridges.methods import method_class
         >>> method_class("DualView", "owner").__name__
         'DualView'
     """

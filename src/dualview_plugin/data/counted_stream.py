@@ -31,6 +31,8 @@ class CountedStream(Dataset[Any]):
             others at the second reading.
 
     Example:
+        >>> import torch
+        >>> from dualview_plugin import CountedStream
         >>> stream = CountedStream([(torch.zeros(2), 0), (torch.ones(2), 1)], n_samples=2)
         >>> stream[1]
         (tensor([1., 1.]), 1)

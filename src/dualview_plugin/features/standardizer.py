@@ -28,6 +28,8 @@ class Standardizer:
         scale: (n_features,).
 
     Example:
+        >>> import torch
+        >>> from dualview_plugin.features import Standardizer
         >>> features = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
         >>> Standardizer.from_features(features)(features)
         tensor([[-1.,  0.],

@@ -41,7 +41,9 @@ def propose_canonizers(model: nn.Module, softmax: Softmax = "constant") -> list[
         warns of it; give the composite a :class:`FunctionRules` then.
 
     Example:
+        >>> from torch import nn
         >>> from torchvision.models import resnet18
+        >>> from dualview_plugin import propose_canonizers
         >>> [type(canonizer).__name__ for canonizer in propose_canonizers(resnet18())]
         ['MergeBatchNorms', 'ResNetBasicBlockCanonizer']
         >>> propose_canonizers(nn.TransformerEncoderLayer(8, 2))

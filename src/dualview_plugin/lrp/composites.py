@@ -36,6 +36,8 @@ def named_composite(name: str, model: nn.Module, softmax: Softmax = "constant", 
         such as BERT, that is a projection of queries and not the first layer: take ``"epsilon_plus"`` there.
 
     Example:
+        >>> from torch import nn
+        >>> from dualview_plugin import named_composite
         >>> composite = named_composite("epsilon_gamma_box", nn.Linear(5, 3), low=0.0, high=1.0, zero_params="bias")
         >>> type(composite).__name__
         'EpsilonGammaBox'

@@ -65,7 +65,10 @@ class FunctionRules(Canonizer):  # type: ignore[misc]
     without these rules (measured on one core).
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> from zennit.composites import EpsilonPlus
+        >>> from dualview_plugin import FunctionRules
         >>> network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.GELU()).double()
         >>> x = torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64, requires_grad=True)
         >>> with EpsilonPlus(zero_params="bias", canonizers=[FunctionRules()]).context(network):

@@ -107,7 +107,8 @@ class PairwiseRelevance:
     all pairs are held at once, as their relevance is.
 
     Example:
-        >>> from dualview_plugin import DualView
+        >>> import torch
+        >>> from dualview_plugin import DualView, PairwiseRelevance
         >>> _ = torch.manual_seed(0)
         >>> data = torch.utils.data.TensorDataset(torch.rand(8, 6), torch.arange(8) % 2)
         >>> layers = (torch.nn.Linear(6, 5, bias=False), torch.nn.ReLU(), torch.nn.Linear(5, 2))

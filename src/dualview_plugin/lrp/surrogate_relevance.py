@@ -37,7 +37,9 @@ class SurrogateRelevance:
         InvalidValueError: Zennit has no composite of this name.
 
     Example:
-        >>> from dualview_plugin import DualView
+        >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin import DualView, SurrogateRelevance
         >>> _ = torch.manual_seed(0)
         >>> data = torch.utils.data.TensorDataset(torch.rand(8, 6), torch.arange(8) % 2)
         >>> layers = (nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 2))

@@ -109,6 +109,8 @@ class DataAttributionMetric(Metric[list[float]]):
         A subclass implements ``_score`` and ``_check_sizes``.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import DataAttributionMetric
         >>> class Largest(DataAttributionMetric):
         ...     def _check_sizes(self, n_test, n_train):
         ...         pass

@@ -51,7 +51,10 @@ def brittleness(
     Cost: at most n_test · len(counts) trainings.
 
     Example:
+        >>> import numpy as np
         >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin import brittleness
         >>> data = torch.utils.data.TensorDataset(torch.ones(4, 1), torch.tensor([1, 1, 0, 0]))
         >>> def train(subset, seed):  # a network that knows the share of the label 1
         ...     network = nn.Linear(1, 1)

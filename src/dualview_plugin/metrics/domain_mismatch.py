@@ -34,6 +34,8 @@ def domain_mismatch(attributions: NDArray[Any], marked: NDArray[np.bool_]) -> ND
     Cost: O(n_test · n_train) time and memory.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import domain_mismatch
         >>> domain_mismatch(np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.0]]), np.array([True, False, False]))
         array([0. , 0.5])
     """
@@ -61,6 +63,8 @@ def domain_mismatch_auprc(attributions: NDArray[Any], marked: NDArray[np.bool_])
     Cost: O(n_test · n_train · log n_train) time, O(n_train) memory beside the input.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import domain_mismatch_auprc
         >>> domain_mismatch_auprc(np.array([[0.1, 0.9, 0.3], [0.9, 0.5, 0.0]]), np.array([True, False, False]))
         array([0.33333333, 1.        ])
     """
@@ -99,6 +103,8 @@ class DomainMismatch(DataAttributionMetric):
     Cost: O(n_test · n_train) time ("auprc": times log n_train), memory for a block of rows.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import DomainMismatch
         >>> metric = DomainMismatch(marked=[0])
         >>> metric(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.1, 0.9, 0.3], [0.9, 0.2, 0.0]]))
         [0.0, 1.0]

@@ -35,6 +35,8 @@ def identical_class(
     Cost: O(n_test · n_train) time and memory.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import identical_class
         >>> identical_class(np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.0]]), np.array([0, 1, 1]), np.array([1, 0]))
         array([1. , 0.5])
     """
@@ -71,6 +73,8 @@ class IdenticalClass(DataAttributionMetric):
     Cost: O(n_test · n_train) time, memory for a block of rows.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import IdenticalClass
         >>> metric = IdenticalClass(train_labels=[0, 1, 1])
         >>> metric(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.1, 0.9, 0.3], [0.5, 0.2, 0.0]]))
         [1.0, 0.0]

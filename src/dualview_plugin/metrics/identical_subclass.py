@@ -36,6 +36,7 @@ class IdenticalSubclass(DataAttributionMetric):
 
     Example:
         >>> import numpy as np
+        >>> from dualview_plugin import IdenticalSubclass
         >>> metric = IdenticalSubclass(train_subclasses=[4, 7, 7], test_subclasses=[7, 4])
         >>> metric(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.1, 0.9, 0.3], [0.2, 0.5, 0.0]]))
         [1.0, 0.0]

@@ -38,6 +38,8 @@ def poisoning_curve(ranking: NDArray[Any], poisoned: NDArray[np.bool_]) -> NDArr
     Cost: O(n_train · log n_train) time.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import poisoning_curve
         >>> poisoning_curve(np.array([5, 9, 1, 1]), np.array([False, True, True, False]))
         array([0.  , 0.5 , 0.5 , 0.75, 1.  ])
     """
@@ -84,6 +86,8 @@ def label_poisoning(ranking: NDArray[Any], poisoned: NDArray[np.bool_]) -> float
     Cost: O(n_train · log n_train) time.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import label_poisoning
         >>> label_poisoning(np.array([5, 9, 1, 2]), np.array([True, True, False, False]))
         1.0
     """
@@ -121,6 +125,8 @@ class LabelPoisoning(DataAttributionMetric):
     Cost: O(n_test · n_train) time, memory for a block of rows.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import LabelPoisoning
         >>> metric = LabelPoisoning(poisoned=[0])
         >>> metric(None, np.zeros((2, 4)), np.array([1, 1]), a_batch=np.array([[0.9, -0.5, 0.3], [0.9, 0.1, 0.0]]))
         [1.0]

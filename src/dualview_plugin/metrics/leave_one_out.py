@@ -50,6 +50,8 @@ def leave_one_out_effects(
 
     Example:
         >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin import leave_one_out_effects
         >>> data = torch.utils.data.TensorDataset(torch.tensor([[1.0], [3.0], [8.0]]), torch.arange(3))
         >>> def train(subset, seed):  # a network that knows the sum of its inputs
         ...     network = nn.Linear(1, 1)
@@ -93,6 +95,8 @@ def leave_one_out_correlation(
     Cost: O(n_test · n_removed · log n_removed) time.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import leave_one_out_correlation
         >>> attributions, effects = np.array([[3.0, 2.0, 1.0]]), np.array([[0.5, 0.3, 0.1]])
         >>> leave_one_out_correlation(attributions, effects)
         array([1.])
@@ -152,6 +156,8 @@ class LeaveOneOut(DataAttributionMetric):
     Cost: O(n_test · n_removed · log n_removed) time, memory for a block of rows.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import LeaveOneOut
         >>> metric = LeaveOneOut(effects=np.array([[0.5, 0.3, 0.1]]))
         >>> metric(None, np.zeros((1, 4)), np.array([0]), a_batch=np.array([[3.0, 2.0, 1.0]]))
         [1.0]

@@ -45,6 +45,8 @@ def linear_datamodeling_score(
     Cost: O(n_test · n_train · n_subsets) time.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import linear_datamodeling_score
         >>> subsets = np.array([[True, True, False], [True, False, True], [False, True, True]])
         >>> linear_datamodeling_score(np.array([[3, 2, 1]]), subsets, np.array([[5.0], [4.0], [3.0]]))
         array([1.])
@@ -86,6 +88,8 @@ def linear_datamodeling_interval(
     Cost: O(n_resamples · n_test · n_subsets · log n_subsets) time, after the sums.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import linear_datamodeling_interval
         >>> generator = np.random.default_rng(0)
         >>> attributions, subsets = generator.normal(size=(5, 20)), generator.random((30, 20)) < 0.5
         >>> outputs = subsets @ attributions.T  # a perfect attributor
@@ -216,6 +220,8 @@ class LinearDatamodeling(DataAttributionMetric):
     Cost: O(n_test · n_train · n_subsets) time, memory for a block of rows and (n_test × n_subsets) sums.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import LinearDatamodeling
         >>> subsets = np.array([[True, True, False], [True, False, True], [False, True, True]])
         >>> metric = LinearDatamodeling(subsets, outputs=np.array([[5.0], [4.0], [3.0]]))
         >>> metric(None, np.zeros((1, 4)), np.array([0]), a_batch=np.array([[3, 2, 1]]))

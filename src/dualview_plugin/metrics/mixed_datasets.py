@@ -46,6 +46,8 @@ def mixed_datasets(
     Cost: O(n_test · n_train) time and memory ("auprc": times log n_train in time).
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import mixed_datasets
         >>> mixed_datasets(np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.0]]), np.array([0, 1, 1]), np.array([1, 0]))
         array([1. , 0.5])
     """
@@ -97,6 +99,8 @@ class MixedDatasets(DataAttributionMetric):
     Cost: O(n_test · n_train) time ("auprc": times log n_train), memory for a block of rows.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import MixedDatasets
         >>> metric = MixedDatasets(train_sources=[0, 1, 1], test_sources=[1, 0])
         >>> metric(None, np.zeros((2, 4)), np.array([0, 0]), a_batch=np.array([[0.1, 0.9, 0.3], [0.2, 0.5, 0.0]]))
         [1.0, 0.0]

@@ -52,8 +52,10 @@ class ModelRandomization(DataAttributionMetric):
     Cost: a fit and n_test attributions for each step; networks and fits of all steps are kept until the call ends.
 
     Example:
+        >>> import numpy as np
         >>> import torch
-        >>> from dualview_plugin import GradientSimilarity, RandomAttribution
+        >>> from torch import nn
+        >>> from dualview_plugin import GradientSimilarity, ModelRandomization, RandomAttribution
         >>> _ = torch.manual_seed(0)
         >>> data = torch.utils.data.TensorDataset(torch.randn(12, 4), torch.arange(12) % 2)
         >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))

@@ -32,6 +32,8 @@ def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.fl
     Cost: O(n_rows · n_columns · log n_columns) time.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import rank_correlation
         >>> rank_correlation(np.array([[1, 2, 3], [1, 2, 3]]), np.array([[10, 20, 90], [3, 2, 1]]))
         array([ 1., -1.])
     """

@@ -38,6 +38,7 @@ def register() -> None:
 
     Example:
         >>> import quantus
+        >>> from dualview_plugin import register
         >>> register()
         >>> quantus.available_metrics()["Data Attribution"][:4]
         ['Identical Class', 'Identical Subclass', 'Label Poisoning', 'Domain Mismatch']

@@ -53,6 +53,8 @@ def summed_attributions(attributions: NDArray[Any], sign: Sign = "signed") -> ND
         InvalidTypeError, InvalidValueError: no finite matrix, another sign.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import summed_attributions
         >>> summed_attributions(np.array([[1.0, -2.0], [0.5, 1.0]])).tolist()
         [1.5, -1.0]
         >>> summed_attributions(np.array([[1.0, -2.0], [0.5, 1.0]]), "absolute").tolist()
@@ -98,6 +100,8 @@ def retraining_curve(
 
     Example:
         >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin import retraining_curve
         >>> x = torch.tensor([[1.0], [3.0], [8.0], [4.0]])
         >>> data = torch.utils.data.TensorDataset(x, torch.arange(4))
         >>> def train(subset, seed):  # a network that knows the sum of its inputs

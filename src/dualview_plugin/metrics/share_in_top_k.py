@@ -34,6 +34,8 @@ def share_in_top_k(
     Cost: O(n_test · n_train) time and memory.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import share_in_top_k
         >>> share_in_top_k(np.array([[0.1, 0.9, 0.3], [0.5, 0.5, 0.0]]), np.array([True, False, False]))
         array([0. , 0.5])
     """

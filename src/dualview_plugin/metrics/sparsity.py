@@ -43,6 +43,8 @@ def sparsity(attributions: NDArray[Any], variant: Variant = "hoyer") -> NDArray[
     Cost: O(n_test · n_train) time and memory ("mass": times log n_train in time).
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import sparsity
         >>> sparsity(np.array([[0.0, 4.0, 0.0, -3.0]]), "l0"), sparsity(np.array([[0.0, 4.0, 0.0, 0.0]]))
         (array([2.]), array([1.]))
     """
@@ -103,6 +105,8 @@ class Sparsity(DataAttributionMetric):
     Cost: O(n_test · n_train) time ("mass": times log n_train), memory for a block of rows.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import Sparsity
         >>> metric = Sparsity(variant="mass")
         >>> metric(None, np.zeros((1, 4)), np.array([1]), a_batch=np.array([[0.5, -0.4, 0.06, 0.04]]))
         [2.0]

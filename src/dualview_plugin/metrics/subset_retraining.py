@@ -113,6 +113,10 @@ def retrain_on_subsets(
     Cost: n_subsets trainings; one reading of the training labels.
 
     Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin import retrain_on_subsets
         >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
         >>> def train(subset, seed):
         ...     network = nn.Linear(4, 2)

@@ -76,6 +76,8 @@ def top_cardinality(attributions: NDArray[Any], k: int = 1) -> float:
     Cost: O(n_test · n_train) time and memory.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import top_cardinality
         >>> top_cardinality(np.array([[3, 1, 0], [2, 0, 1], [0, 0, 9]]))
         0.6666666666666666
     """
@@ -100,6 +102,8 @@ def commonest_share(attributions: NDArray[Any], k: int = 1) -> float:
     Cost: O(n_test · n_train) time and memory.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import commonest_share
         >>> commonest_share(np.array([[3, 1, 0], [2, 0, 1], [4, 0, 2], [0, 0, 9]]))
         0.75
     """
@@ -136,6 +140,8 @@ class TopCardinality(DataAttributionMetric):
     Cost: O(n_test · n_train) time, memory for a block of rows.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import TopCardinality
         >>> attributions = np.array([[3, 1, 0], [2, 0, 1], [0, 0, 9]])
         >>> TopCardinality(variant="commonest")(None, np.zeros((3, 4)), np.zeros(3, int), a_batch=attributions)
         [0.6666666666666666]

@@ -36,6 +36,7 @@ class GroupedClasses(ModifiedDataset):
     Example:
         >>> import torch
         >>> from torch.utils.data import TensorDataset
+        >>> from dualview_plugin import GroupedClasses
         >>> digits = TensorDataset(torch.zeros(4, 2), torch.tensor([0, 1, 2, 3]))
         >>> grouped = GroupedClasses(digits, groups=[[0, 3], [1, 2]])
         >>> [grouped[index][1] for index in range(4)], grouped.subclasses.tolist()

@@ -39,6 +39,8 @@ def frame_and_square(images: Tensor, *, frame: int | None = None, square: int | 
     Source: arXiv 2402.12118, "Domain Mismatch".
 
     Example:
+        >>> import torch
+        >>> from dualview_plugin import frame_and_square
         >>> marked = frame_and_square(torch.zeros(1, 5, 5), frame=1, square=1)
         >>> marked[0].int().tolist()
         [[1, 1, 1, 1, 1], [1, 0, 0, 0, 1], [1, 0, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
@@ -95,7 +97,9 @@ class MarkedImages(ModifiedDataset):
     Cost: the labels are read once; O(n_train) memory for them.
 
     Example:
+        >>> import torch
         >>> from torch.utils.data import TensorDataset
+        >>> from dualview_plugin import MarkedImages
         >>> clean = TensorDataset(torch.zeros(5, 1, 9, 9), torch.tensor([2, 2, 1, 2, 2]))
         >>> marking = MarkedImages(clean, target_class=2, fraction=0.5)
         >>> [index for index in range(5) if marking[index][0].any()] == marking.marked_indices.tolist()

@@ -38,6 +38,7 @@ class PoisonedLabels(ModifiedDataset):
     Example:
         >>> import torch
         >>> from torch.utils.data import TensorDataset
+        >>> from dualview_plugin import PoisonedLabels
         >>> clean = TensorDataset(torch.zeros(5, 2), torch.tensor([0, 1, 2, 0, 1]))
         >>> poisoned = PoisonedLabels(clean, fraction=0.4, n_classes=3, seed=0)
         >>> [index for index in range(5) if poisoned[index][1] != clean[index][1]] == poisoned.poisoned_indices.tolist()

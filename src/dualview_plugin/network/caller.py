@@ -33,6 +33,9 @@ class Caller:
         output: the output that is taken by itself; None: all of them.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dualview_plugin.network import Caller
         >>> call = Caller(nn.Linear(3, 1), "example")
         >>> call(torch.zeros(5, 3)).shape
         torch.Size([5, 2])

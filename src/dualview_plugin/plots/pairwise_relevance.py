@@ -64,7 +64,7 @@ def plot_pairwise_relevance(
 
     Example:
         >>> import torch
-        >>> from dualview_plugin import DualView, PairwiseRelevance
+        >>> from dualview_plugin import DualView, PairwiseRelevance, plot_pairwise_relevance
         >>> _ = torch.manual_seed(0)
         >>> images = torch.rand(6, 1, 5, 5)
         >>> data = torch.utils.data.TensorDataset(images, torch.arange(6) % 2)

@@ -55,6 +55,7 @@ def plot_pairwise_texts(
 
     Example:
         >>> from types import SimpleNamespace
+        >>> from dualview_plugin import plot_pairwise_texts
         >>> pairs = SimpleNamespace(
         ...     test_relevance=[[0.0, 1.0]], train_relevance=[[2.0]], attribution=[0.5], train_indices=[1]
         ... )

@@ -36,6 +36,7 @@ def plot_poisoning_curves(curves: Mapping[str, ArrayLike], n_poisoned: int, *, a
     Source: arXiv 2402.12118, figure 3.
 
     Example:
+        >>> from dualview_plugin import plot_poisoning_curves
         >>> figure = plot_poisoning_curves({"DualView": [0, 0.5, 1, 1], "Random": [0, 1 / 3, 2 / 3, 1]}, n_poisoned=2)
         >>> figure.axes[0].get_legend_handles_labels()[1]
         ['best', 'random ranking', 'worst', 'DualView, 1.000', 'Random, 0.500']

@@ -56,6 +56,8 @@ def plot_training_points(
     Source: Yolcu et al. 2024 (arXiv 2402.12118), figures 1 and 2.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import plot_training_points
         >>> images = np.linspace(0, 1, 5 * 7 * 7).reshape(5, 7, 7)
         >>> figure = plot_training_points(images[:1], images, ([[3, 1]], [[0.5, 0.2]]), train_labels=list("abcde"))
         >>> [axes.get_title() for axes in figure.axes if axes.get_title()]

@@ -51,6 +51,7 @@ def plot_training_texts(
         InvalidValueError: indices, attributions or relevance that do not fit the test texts.
 
     Example:
+        >>> from dualview_plugin import plot_training_texts
         >>> figure = plot_training_texts([["a", "dog"]], [["no"], ["dogs"]], ([[1]], [[0.5]]), relevance=[[0.0, 1.0]])
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['a', 'dog', '+0.500', 'dogs']

@@ -45,6 +45,8 @@ def mass_curve(method: str, blocks: Iterable[Tensor]) -> MassCurve:
             the mean.
 
     Example:
+        >>> import torch
+        >>> from dualview_plugin.report.curves import mass_curve
         >>> curve = mass_curve("M", [torch.tensor([[3.0, -1.0, 0.0], [0.0, 0.0, 4.0]])])
         >>> curve.counts.tolist(), curve.shares.tolist(), curve.needed
         ([1, 2, 3], [0.875, 1.0, 1.0], [2, 1])

@@ -87,7 +87,8 @@ def write_report(
 
     Example:
         >>> import tempfile
-        >>> from dualview_plugin import DualView
+        >>> import torch
+        >>> from dualview_plugin import DualView, write_report
         >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
         >>> method = DualView(torch.nn.Sequential(torch.nn.Linear(4, 2)), "0", data, C=1.0, show_progress=False)
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -41,6 +41,7 @@ class Scores:
         It covers the choice of test points. It does not cover the network's training.
 
         Example:
+            >>> from dualview_plugin import Scores
             >>> Scores("DualView", "Identical Class", [1.0, 0.0, 1.0, 1.0]).interval()
             (0.25, 1.0)
         """

@@ -120,7 +120,7 @@ def top_points(
     Example:
         >>> import torch
         >>> data = torch.utils.data.TensorDataset(torch.eye(4), torch.arange(4) % 2)
-        >>> from dualview_plugin import DualView
+        >>> from dualview_plugin import DualView, top_points
         >>> method = DualView(torch.nn.Sequential(torch.nn.Linear(4, 2)), "0", data, C=1.0, show_progress=False)
         >>> found = top_points(method, torch.eye(4)[:1], k=1, target=0, class_names=["cat", "dog"])
         >>> found.to_pandas()[["train_id", "train_label", "kind"]].values.tolist()

@@ -63,6 +63,7 @@ def solve_path(
 
     Example:
         >>> import numpy as np
+        >>> from dualview_plugin import solve_path
         >>> features, labels = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.9]]), np.array([0, 1, 1])
         >>> [solution.C for solution in solve_path(features, labels, [1.0, 0.1])]
         [1.0, 0.1]

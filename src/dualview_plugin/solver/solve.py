@@ -94,6 +94,7 @@ def solve_crammer_singer(
 
     Example:
         >>> import numpy as np
+        >>> from dualview_plugin import solve_crammer_singer
         >>> features = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.8]])
         >>> solution = solve_crammer_singer(features, np.array([0, 0, 1, 1]), C=1.0)
         >>> solution.converged, solution.weight.argmax(axis=0).tolist()

@@ -37,6 +37,7 @@ class Storage:
 
     Example:
         >>> import tempfile
+        >>> from dualview_plugin import Storage
         >>> storage = Storage(tempfile.mkdtemp(), dtype="float16", verify="full")
         >>> storage.shard_size is None
         True

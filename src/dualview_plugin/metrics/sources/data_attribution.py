@@ -51,6 +51,8 @@ def data_attribution(source: AttributionFunction | DataInfluence) -> Attribution
         InvalidTypeError: neither a function nor an influence object.
 
     Example:
+        >>> import numpy as np
+        >>> from dualview_plugin import data_attribution
         >>> @data_attribution
         ... def constant(model, inputs, targets):
         ...     return np.ones((len(inputs), 5))
