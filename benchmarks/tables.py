@@ -199,12 +199,13 @@ def big_table_scores(setting: str, folder: Path = RESULTS) -> list[Row]:
 
 
 def _big(setting: str, worlds: Sequence[str], metrics: Sequence[str]) -> str:
-    """Methods down, metrics across; the mean over seeds, and an interval that covers those of all seeds."""
+    """Methods down, measured metrics across; the mean over seeds, and an interval that covers those of all seeds."""
     scores = [row for row in big_table_scores(setting) if row["world"] in worlds and row["score"] is not None]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in scores:
         groups.setdefault((row["method"], row["metric"]), []).append(row)
     methods = [method for method in big_table.METHODS if any(row["method"] == method for row in scores)]
+    metrics = [metric for metric in metrics if any(row["metric"] == metric for row in scores)]
     return as_markdown(["method", *metrics], [[m, *(_cell(groups.get((m, x), [])) for x in metrics)] for m in methods])
 
 
