@@ -78,7 +78,7 @@ class Size:
         network: key in SETTINGS.
         n_train: training points; None: all.
         n_test: points that are explained.
-        n_subsets: of the linear datamodeling score.
+        n_subsets: of the linear datamodeling score; 0: left out.
         n_removed: of leave-one-out; 0: left out.
         n_components: of TRAK.
         arnoldi_dim: of Arnoldi.
@@ -97,7 +97,7 @@ class Size:
 
 SIZES = {
     "digits": Size("digits", None, 200, 50, 20, 512, 60, True),
-    "cifar10-quarter": Size("cifar10-quarter", None, 200, 50, 0, 2048, 20, False),
+    "cifar10-quarter": Size("cifar10-quarter", None, 200, 0, 0, 2048, 20, False),
     "mnist-10k": Size("mnist-10k", 10_000, 200, 50, 0, 1024, 20, False),
 }
 METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
@@ -302,14 +302,15 @@ class Case:
         if world.name == "standard":
             metrics |= {
                 "class detection, top 5": IdenticalClass(labels, k=5),
-                "LDS, log-softmax": LinearDatamodeling(self.retrained.subsets, self.retrained.log_softmax),
-                "LDS, margin": LinearDatamodeling(self.retrained.subsets, self.retrained.margin),
                 "distinct top points": TopCardinality(),
                 "commonest top point": TopCardinality(variant="commonest"),
                 "sparsity, Hoyer": Sparsity(),
                 "sparsity, l0": Sparsity(variant="l0"),
                 "sparsity, 90 % of the mass": Sparsity(variant="mass"),
             }
+            if self.size.n_subsets:
+                metrics["LDS, log-softmax"] = LinearDatamodeling(self.retrained.subsets, self.retrained.log_softmax)
+                metrics["LDS, margin"] = LinearDatamodeling(self.retrained.subsets, self.retrained.margin)
             if self.size.n_removed:
                 metrics["leave one out"] = LeaveOneOut(*self.left_out)
         if world.name == "marked":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -74,6 +74,10 @@ Item = TypeVar("Item")
 Made = TypeVar("Made", bound="DataAttribution")
 
 
+class FitMark:
+    """Stands for one fit of a method: each has another, and copies of a fitted method share it."""
+
+
 # Elements that are copied at a time.
 _ROWS_ELEMENTS = 2**22
 
@@ -132,7 +136,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     Note:
         A subclass implements ``_fit``, ``_attribute_block``, ``_pair_attribution`` and ``_self_influence``. Where
         attributions take a pass over the training data, it sets ``_sweeps`` and implements ``_test_state``, ``_scores``
-        and ``_own_scores`` in place of the second and the last; engines then share out the pass. It reaches
+        and ``_own_scores`` in place of the second and the last; engines then share out the pass. With ``_costly``
+        metrics keep its attributions for each other, which must then depend on nothing but the fit. It reaches
         the network only through ``self.model`` and ``self.extractor``, so that :meth:`__call__` can put another in
         their place.
     """
@@ -170,6 +175,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self._probe: Probe | None = None
         self._known: KnownContent | None = None
         self._fitted = self._visiting = False
+        self._fit_mark = FitMark()
         self._refitted: tuple[str, Self] | None = None
 
     # ------------------------------------------------------------------ what a method implements
@@ -194,6 +200,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
 
     # Whether attributions take a pass over the training data for each block of test points.
     _sweeps: bool = False
+    # Whether they cost so much more than their memory that metrics keep them for each other.
+    _costly: bool = False
 
     def _test_state(self, inputs: Batch, target: Tensor) -> Any:
         """What a block of test points brings into a pass over the training data."""
@@ -255,7 +263,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         trial._fitted = False
         with trial.visit():
             trial._fit()
-        self.__dict__.update({**vars(trial), "_fitted": True, "_visiting": self._visiting})
+        self.__dict__.update({**vars(trial), "_fitted": True, "_visiting": self._visiting, "_fit_mark": FitMark()})
         return self
 
     def attribute(self, inputs: Inputs, target: Target = None, additional_forward_args: Any = None) -> Tensor:
@@ -647,6 +655,32 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         with self.visit():
             classes = checked_target(target, len(test), self._probe_now().n_classes, self.get_name())
         return self._steps(self._placed(test, classes, size or self.batch_size))
+
+    def rows_key(self, inputs: Inputs | None = None, target: Target = None) -> tuple[FitMark, Hashable] | None:
+        """All that attributions of these inputs depend on: the fit, and the rest; they may be kept under it.
+
+        Args:
+            inputs: as in :meth:`attribute`, not in a loader; None: the key of :meth:`self_influence`.
+            target: as in :meth:`attribute`.
+
+        Returns:
+            None where they cost little, or would be other ones in another pass.
+        """
+        if not self._costly:
+            return None
+        with self.visit():
+            if inputs is None:
+                self.ensure_fitted()
+                asked: tuple[str, ...] = ()
+            else:
+                test = self._fitted_for(inputs, target)
+                classes = checked_target(target, len(test), self._probe_now().n_classes, self.get_name())
+                [batch] = test.batches(len(test))
+                asked = fingerprint(structure(batch), *leaves(batch)), fingerprint(classes)
+            if not self._repeatable:
+                return None
+            probe = self._probe_now()
+            return self._fit_mark, (probe.checksum, self._known_data().digest, *asked)
 
     def extract(self, inputs: Batch) -> tuple[Tensor, Tensor]:
         """Penultimate features (n, n_features) and logits (n, n_classes) of one placed block, differentiable."""

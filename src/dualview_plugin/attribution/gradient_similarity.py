@@ -124,6 +124,7 @@ class GradientSimilarity(DataAttribution):
         return max(1, self.memory_budget // (2 * each))
 
     _sweeps = True
+    _costly = True
 
     def _test_state(self, inputs: Batch, target: Tensor) -> Any:
         return self._gradients_of(inputs, target)

@@ -179,6 +179,7 @@ class InfluenceFunctions(DataAttribution):
         return max(1, _BLOCK_BYTES // (8 * (_VECTORS * self._n_weights + self.n_train_)))
 
     _sweeps = True
+    _costly = True
 
     @property
     def _score_dtype(self) -> torch.dtype:

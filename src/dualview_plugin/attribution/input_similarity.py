@@ -50,6 +50,7 @@ class InputSimilarity(FeatureSimilarity):
         return torch.cat([part.flatten(1) for part in parts], 1)
 
     _sweeps = True
+    _costly = True
 
     def _training_vectors(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
         for _, inputs, _ in self._numbered_batches(stream):

@@ -194,6 +194,8 @@ class TracIn(DataAttribution):
         self.ensure_fitted()
         return min(part.block_size for part in self._parts)
 
+    _costly = True
+
     @property
     def _sweeps(self) -> bool:  # type: ignore[override]
         return self.n_components is None

@@ -11,10 +11,15 @@ from torch import nn
 from dualview_plugin.attribution import DataAttribution
 from dualview_plugin.metrics.sources.arrays import Array, TestArrays, to_array
 from dualview_plugin.metrics.sources.attribution_source import AttributionSource
+from dualview_plugin.metrics.sources.shared_rows import SharedRows
+
+SHARED = SharedRows()
 
 
 class MethodSource(AttributionSource):
     """A method, in blocks of its own size; it explains the network that the metric was called with.
+
+    Metrics that ask the same of a method whose attributions are costly share one computation, up to 256 MiB of it.
 
     Args:
         method: it is fitted again if its own network is another one, and keeps that fit.
@@ -44,7 +49,10 @@ class MethodSource(AttributionSource):
 
     def blocks(self, inputs: TestArrays, target: Array | None) -> Iterator[Array]:
         """Consecutive blocks of rows, (n_block, n_train), of the method's own block size."""
-        return map(to_array, self._method.attribute_blocks(inputs, target))
+        method = self._method
+        with method.visit():
+            key, blocks = method.rows_key(inputs, target), method.attribute_blocks(inputs, target)
+        return SHARED.blocks(key, lambda: map(to_array, blocks))
 
     def decisions(self, inputs: TestArrays, owner: str) -> Array:
         """The network's decisions, (n_test,), as the method calls it."""
@@ -57,4 +65,7 @@ class MethodSource(AttributionSource):
 
     def self_influence(self) -> Array:
         """The method's own, (n_train,)."""
-        return to_array(self._method.self_influence())
+        method = self._method
+        with method.visit():
+            [values] = SHARED.blocks(method.rows_key(), lambda: [to_array(method.self_influence())])
+        return values
