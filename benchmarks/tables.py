@@ -8,7 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attribute, big_table, projections, published, ranks, representer_variants, table1, table2
+from benchmarks import (
+    attribute,
+    big_table,
+    projections,
+    published,
+    ranks,
+    representer_variants,
+    store_hit,
+    table1,
+    table2,
+)
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row, Rows
 
@@ -134,6 +144,17 @@ def _attribute() -> str:
         cells = ["–" if way is None else f"{way['seconds']:.2f} / {way['peak_mib']:.0f}" for way in found]
         body.append([*(f"{row[size]:,}" for size in sizes), *cells])
     return as_markdown(["support points", "test points", "classes", *attribute.WAYS], body)
+
+
+def _store_hit() -> str:
+    """Seconds of the clock of each step, and the processor's of a hit in percent of those of the extraction."""
+    body = []
+    for row in store_hit.summary(Rows("store_hit", "mnist").flat()):
+        shares = [100 * row[f"hit{part}_cpu"] / row["extract_cpu"] for part in ("_decide", "")]
+        cells = [f"{row[f'{step}_wall']:.2f}" for step in store_hit.STEPS]
+        body.append([store_hit.LABELS[row["case"]], *cells, *(f"{share:.0f}" for share in shares)])
+    names = ["extraction", "the same into a store", "hit", "fit from a store", "fit recalled"]
+    return as_markdown(["data and network", *(f"{name}, s" for name in names), "deciding, %", "hit, %"], body)
 
 
 def _solver() -> str:
@@ -302,6 +323,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sparsity on cifar10": lambda: _sparsity("cifar10-narrow"),
     "projections on mnist": _projections,
     "attribute": _attribute,
+    "store hit": _store_hit,
     "solver": _solver,
     "solver versions": _solver_versions,
     **_of_the_big_table("digits"),
