@@ -2,6 +2,7 @@
 
     python -m benchmarks.big_table --data digits --seeds 0 1 2
     python -m benchmarks.big_table --data mnist-10k
+    python -m benchmarks.big_table --data digits --seeds 0 1 2 --methods dualxda "dattri TRAK"    # other packages'
 
 Resumable: rows in ``results/big_table/<setting>/rows.jsonl`` are not measured again. Trained networks and the outputs
 of retrained ones are kept in ``checkpoints/``. ``mnist-10k`` is 10,000 training points of MNIST, drawn with seed 0.
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, TensorDataset
 
-from benchmarks import datasets, memory
+from benchmarks import contestants, datasets, memory
 from benchmarks.explainers import LAYER
+from benchmarks.neighbours import OF_ALL_METRICS, Neighbour
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row, Rows
 from benchmarks.training import CHECKPOINTS, train_network, trained
@@ -51,6 +53,7 @@ from dualview_plugin import (
     SubsetOutputs,
     TopCardinality,
     TracIn,
+    data_attribution,
     retrain_on_subsets,
     retraining_curve,
     summed_attributions,
@@ -131,7 +134,7 @@ def main(arguments: Iterable[str] | None = None) -> list[Row]:
     parser.add_argument("--cheap", action="store_true", help="no leave-one-out, coreset selection or data pruning")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *OF_ALL_METRICS], default=list(METHODS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
     chosen = parser.parse_args(None if arguments is None else list(arguments))
@@ -197,6 +200,8 @@ class Case:
             "Arnoldi": {"arnoldi_dim": self.size.arnoldi_dim},
             "TracIn": {"snapshots": SNAPSHOTS, "n_components": 128},
         }
+        if method in OF_ALL_METRICS:
+            return OF_ALL_METRICS[method].options(self.data.name)
         return METHODS[method][1] | sized.get(method, {})
 
     @property
@@ -273,18 +278,31 @@ class Case:
             options |= {"checkpoints": states, "learning_rates": rates}
         return METHODS[method][0](self.world.network, LAYER, self.world.train, show_progress=False, **options)
 
+    def neighbour(self, method: str, network: nn.Module, x_test: Tensor, targets: Tensor) -> Neighbour:
+        """Another package's method for a network and these test points, unfitted."""
+        case = contestants.Case(self.data.name, network, self.world.train, x_test, targets, "cpu")
+        return OF_ALL_METRICS[method](case)
+
     def measure(self, arguments: Row) -> Row:
         """Scores with intervals, seconds and memory of a method."""
-        world = self.world
-        explainer = self.explainer(arguments["method"])
+        world, method = self.world, arguments["method"]
+        decisions = torch.as_tensor(world.decisions)
+        if method in OF_ALL_METRICS:
+            neighbour = self.neighbour(method, world.network, world.x_test, decisions)
+            fit: Callable[[], object] = neighbour.fit
+            attribute = neighbour.explain
+            explainer: Any = self._function(method)
+        else:
+            ours = explainer = self.explainer(method)
+            fit = ours.fit
+            attribute = lambda: torch.cat(list(ours.attribute_blocks(world.x_test, decisions)))  # noqa: E731
         memory.forget_peak()
         before, start = memory.used_mib(), time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            explainer.fit()
+            fit()
             fitted = time.perf_counter()
-            decisions = torch.as_tensor(world.decisions)
-            attributions = torch.cat(list(explainer.attribute_blocks(world.x_test, decisions))).double().numpy()
+            attributions = attribute().double().numpy()
         attributed = time.perf_counter()
         result: Row = {
             "fit_seconds": fitted - start,
@@ -296,7 +314,17 @@ class Case:
         }
         return result | {"scores": self._scores(explainer, attributions)}
 
-    def _scores(self, explainer: DataAttribution, attributions: np.ndarray[Any, Any]) -> Row:
+    def _function(self, method: str) -> Any:
+        """Another package's method as a function for metrics that fit it to another network."""
+
+        def attributions(model: nn.Module, inputs: Any, targets: Any) -> Tensor:
+            neighbour = self.neighbour(method, model, torch.as_tensor(inputs), torch.as_tensor(targets))
+            neighbour.fit()
+            return neighbour.explain()
+
+        return data_attribution(attributions)
+
+    def _scores(self, explainer: Any, attributions: np.ndarray[Any, Any]) -> Row:
         world, labels = self.world, self.world.train.tensors[1].numpy()
         metrics: dict[str, DataAttributionMetric] = {world.metric_name: world.metric()}
         if world.name == "standard":
@@ -323,12 +351,12 @@ class Case:
             found |= self._curves(attributions)
         return found
 
-    def _of_the_method(self, explainer: DataAttribution) -> Row:
-        """Scores that ask the method itself: its self-influence, and its fit to another network."""
+    def _of_the_method(self, explainer: Any) -> Row:
+        """Scores that ask the method itself: its self-influence, if it is ours, and its fit to another network."""
         world = self.world
         options: Row = {"x_batch": world.x_test.numpy(), "y_batch": world.decisions, "a_batch": None}
         options |= {"explain_func": explainer, "explain_func_kwargs": {}}
-        if world.name == "poisoned":
+        if world.name == "poisoned" and isinstance(explainer, DataAttribution):
             poisoned = world.metric().poisoned.indices
             metric: DataAttributionMetric = LabelPoisoning(poisoned, ranking="self_influence")
             return {"mislabelling, self-influence": _with_interval(metric(world.network, **options))}

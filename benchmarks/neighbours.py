@@ -1,5 +1,7 @@
 """Other packages' methods in the form of Table 1's contestants; each needs its package, all else runs without.
 
+``NEIGHBOURS`` are those of Table 1, ``OF_ALL_METRICS`` those of the big table.
+
     pip install --no-deps dualxda==0.1.0 dualxda-skl dattri==0.3.0
 
 captum is there already. ``matches`` names our method of the same kind: the pair whose ratio Table 1 states.
@@ -11,6 +13,7 @@ import tempfile
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
@@ -142,6 +145,8 @@ class TracIn(Neighbour):
 class Similarity(Neighbour):
     """captum's SimilarityInfluence: the cosine of penultimate activations."""
 
+    batch_size = BATCH_SIZE
+
     modules = ("captum",)
     matches = ("SIM",)
     has_fit = False
@@ -163,7 +168,7 @@ class Similarity(Neighbour):
             self.folder.name,
             "network",
             similarity_metric=_cosine,
-            batch_size=BATCH_SIZE,
+            batch_size=self.batch_size,
         )
 
     def explain(self) -> Tensor:
@@ -180,8 +185,111 @@ NEIGHBOURS: dict[str, type[Neighbour]] = {
 }
 
 
+class SimilarityToAll(Similarity):
+    """Captum's SimilarityInfluence, the strongest training points put back in the dataset's order."""
+
+    matches = ("feature similarity",)
+
+    def fit(self) -> None:
+        self.batch_size = len(self.case.train)  # captum takes the strongest of each batch, which must have as many
+        super().fit()
+
+    def explain(self) -> Tensor:
+        (found, *_) = self.method.influence(self.case.x_test, top_k=len(self.case.train)).values()
+        indices, values = found
+        return torch.zeros_like(values).scatter_(1, indices, values)
+
+
+class DattriEKFAC(Neighbour):
+    """dattri's EK-FAC over all linear layers: convolutions are left out."""
+
+    modules = ("dattri",)
+    matches = ("EK-FAC",)
+    keeps = "0"
+    batch_size = 64
+
+    @classmethod
+    def options(cls, _data_name: str) -> dict[str, Any]:
+        return {"damping": 1e-3}
+
+    def fit(self) -> None:
+        from dattri.algorithm.influence_function import IFAttributorEKFAC
+        from dattri.task import AttributionTask
+
+        network = self.case.network
+        task = AttributionTask(_sample_loss(network), network, network.state_dict())
+        self.method = IFAttributorEKFAC(task, device=self.case.device, **self.options(self.case.data_name))
+        self.loader = DataLoader(self.case.train, batch_size=self.batch_size)
+        self.method.cache(self.loader)
+
+    def explain(self) -> Tensor:
+        test = DataLoader(TensorDataset(self.case.x_test, self.case.targets), batch_size=self.batch_size)
+        attributions: Tensor = self.method.attribute(self.loader, test)
+        return attributions.T.detach()
+
+
+class DattriTRAK(Neighbour):
+    """dattri's TRAK with one network."""
+
+    modules = ("dattri",)
+    matches = ("TRAK",)
+    keeps = "4*n*512"
+    batch_size = 64
+
+    @classmethod
+    def options(cls, _data_name: str) -> dict[str, Any]:
+        return {"projector_kwargs": {"proj_dim": 512, "proj_seed": 0}}
+
+    def fit(self) -> None:
+        from dattri.algorithm.trak import TRAKAttributor
+        from dattri.task import AttributionTask
+
+        network = self.case.network
+        loss = _sample_loss(network)
+
+        def margin(parameters: Any, pair: Any) -> Tensor:
+            log_probability = -loss(parameters, pair)
+            return log_probability - torch.log1p(-log_probability.exp() + 1e-12)
+
+        def probability(parameters: Any, pair: Any) -> Tensor:
+            return torch.exp(-loss(parameters, pair))
+
+        task = AttributionTask(margin, network, network.state_dict())
+        self.method = TRAKAttributor(task, probability, device=self.case.device, **self.options(self.case.data_name))
+        self.method.cache(DataLoader(self.case.train, batch_size=self.batch_size))
+
+    def explain(self) -> Tensor:
+        test = TensorDataset(self.case.x_test, self.case.targets)
+        attributions: Tensor = self.method.attribute(DataLoader(test, batch_size=self.batch_size))
+        return attributions.T.detach()
+
+
+# dattri's Arnoldi, DataInf and explicit Hessian are not among them: on digits the first and the last ask for more than
+# 9 GB, and DataInf does not end within 150 s.
+OF_ALL_METRICS: dict[str, type[Neighbour]] = {
+    "dualxda": DualDA,
+    "TracInCPFast": TracIn,
+    "SimilarityInfluence": SimilarityToAll,
+    "dattri RPS": DattriRPS,
+    "dattri EK-FAC": DattriEKFAC,
+    "dattri TRAK": DattriTRAK,
+}
+
+
 def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits, labels)
+
+
+def _sample_loss(network: nn.Module) -> Any:
+    """The form of a loss that dattri asks for: of one sample without its batch axis, or the mean over a batch."""
+
+    def loss(parameters: Any, pair: Any) -> Tensor:
+        image, label = pair
+        if label.ndim == 0:
+            image, label = image[None], label[None]
+        return cross_entropy(torch.func.functional_call(network, parameters, image), label)
+
+    return loss
 
 
 def _cosine(test: Tensor | list[Tensor], train: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ranks of the methods of the big table, 1 the best, for each metric and on average; a figure of them.
+"""Ranks of this package's methods in the big table, 1 the best, for each metric and on average; a figure of them.
 
     python -m benchmarks.ranks --data digits
 
@@ -79,6 +79,7 @@ def draw(found: dict[str, dict[str, float]]) -> Figure:
 
 
 def main(arguments: Iterable[str] | None = None) -> Path:
+    from benchmarks.big_table import METHODS
     from benchmarks.tables import big_table_scores
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,7 +87,8 @@ def main(arguments: Iterable[str] | None = None) -> Path:
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args(None if arguments is None else list(arguments))
     path: Path = chosen.results / f"big-table-{chosen.data}-ranks.png"
-    draw(ranks(big_table_scores(chosen.data, chosen.results))).savefig(path, dpi=110)
+    scores = [row for row in big_table_scores(chosen.data, chosen.results) if row["method"] in METHODS]
+    draw(ranks(scores)).savefig(path, dpi=110)
     return path
 
 

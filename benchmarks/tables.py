@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import (
     attribute,
     big_table,
+    neighbours,
     projections,
     published,
     ranks,
@@ -24,6 +25,7 @@ from benchmarks.rows import Row, Rows
 
 _SPARSITY_SETTINGS = ("seed", "n_test", "network", "recipe", "time_limit")
 _METRICS = published.METRICS
+_ALL_METHODS = (*big_table.METHODS, *neighbours.OF_ALL_METRICS)
 
 
 def as_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -225,7 +227,7 @@ def _big(setting: str, worlds: Sequence[str], metrics: Sequence[str]) -> str:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in scores:
         groups.setdefault((row["method"], row["metric"]), []).append(row)
-    methods = [method for method in big_table.METHODS if any(row["method"] == method for row in scores)]
+    methods = [method for method in _ALL_METHODS if any(row["method"] == method for row in scores)]
     metrics = [metric for metric in metrics if any(row["metric"] == metric for row in scores)]
     return as_markdown(["method", *metrics], [[m, *(_cell(groups.get((m, x), [])) for x in metrics)] for m in methods])
 
@@ -246,7 +248,7 @@ def _cell(group: Sequence[Row]) -> str:
 def _big_costs(setting: str) -> str:
     """Median seconds, and the largest memory, over the worlds and seeds."""
     rows, body = big_table_rows(setting), []
-    for method in big_table.METHODS:
+    for method in _ALL_METHODS:
         group = [row for row in rows if row["method"] == method]
         if group:
             medians = [statistics.median(row[key] for row in group) for key in ("fit_seconds", "attribute_seconds")]
@@ -256,8 +258,8 @@ def _big_costs(setting: str) -> str:
 
 
 def _big_ranks(setting: str) -> str:
-    """Mean ranks, the best above."""
-    found = ranks.ranks(big_table_scores(setting))
+    """Mean ranks of this package's methods, the best above."""
+    found = ranks.ranks([row for row in big_table_scores(setting) if row["method"] in big_table.METHODS])
     metrics = [metric for metric in ranks.DIRECTIONS if any(metric in of_one for of_one in found.values())]
     body = [
         [
