@@ -118,6 +118,10 @@ def test_other_loaders_are_refused_before_a_sample_is_read(make: Callable[[], An
         (lambda samples: {"x": default_collate(samples)[0]}, "hold 'labels' or 'label'; else .*, got the names x"),
         (lambda samples: [*default_collate(samples), 1], "collated to a tensor, got labels of type int"),
         (lambda samples: [default_collate(samples)[0], [s[1] for s in samples]], "collated to a tensor, got .* list"),
+        (
+            lambda samples: [default_collate(samples)[0], ("cat",) * len(samples)],
+            "by the number of its class, .* 'cat'",
+        ),
         (lambda samples: [default_collate(samples)[0], torch.rand(len(samples))], "one integer label"),
         (lambda samples: [default_collate(samples)[0], torch.ones(len(samples), 1, dtype=int)], "one integer label"),
     ],

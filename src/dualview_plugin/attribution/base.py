@@ -177,6 +177,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         self._fitted = self._visiting = False
         self._fit_mark = FitMark()
         self._refitted: tuple[str, Self] | None = None
+        self._decided: tuple[Batch, Tensor] | None = None  # the block that is explained now, and its features
 
     # ------------------------------------------------------------------ what a method implements
 
@@ -991,18 +992,32 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             block = place(batch)
             stop = start + n_rows(block)
             if classes is None:
-                yield block, self._decisions(block, start)
+                features, logits = self._checked_answers(block, start)
+                self._decided = block, features
+                try:
+                    yield block, logits.argmax(dim=1)
+                finally:
+                    self._decided = None
             else:
                 yield block, classes[start:stop].to(self.device)
             start = stop
 
     @torch.no_grad()
-    def _decisions(self, inputs: Batch, start: int) -> Tensor:
-        """The network's decisions, (n_block,), in passes of at most ``batch_size``."""
+    def _checked_answers(self, inputs: Batch, start: int) -> tuple[Tensor, Tensor]:
+        """Features and logits of a block from position ``start`` on, in passes of at most ``batch_size``."""
         parts = [self.extractor(part) for part in split(inputs, self.batch_size)]
         features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         check_finite(features, logits, "inputs", self.get_name(), start)
-        return logits.argmax(dim=1)
+        return features, logits
+
+    def _block_features(self, inputs: Batch) -> Tensor:
+        """Features of a block of :meth:`blocks`, in passes of at most ``batch_size``.
+
+        A pass is spared where the network's decision took one, unless it is needed for its graph.
+        """
+        if self._decided is not None and self._decided[0] is inputs and not torch.is_grad_enabled():
+            return self._decided[1]
+        return torch.cat([self.extract(part)[0] for part in split(inputs, self.batch_size)])
 
 
 def _with_subclasses(kind: type[Made]) -> Iterator[type[Made]]:

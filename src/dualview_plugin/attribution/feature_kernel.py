@@ -106,7 +106,7 @@ class FeatureKernelAttribution(DataAttribution):
     @torch.no_grad()
     def _kernel_features(self, inputs: Batch) -> Tensor:
         """Features of test points as the kernel uses them, (n_block, n_features)."""
-        return self.transform_features(self.extract(inputs)[0])
+        return self.transform_features(self._block_features(inputs))
 
     @torch.no_grad()
     def _test_features(self, test: TestInputs, target: Target) -> Iterator[tuple[Tensor, Tensor]]:

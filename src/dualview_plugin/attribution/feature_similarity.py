@@ -67,7 +67,7 @@ class FeatureSimilarity(DataAttribution):
 
     def _vectors(self, inputs: Batch) -> Tensor:
         """What is compared of a block of test points, (n_block, size); differentiable."""
-        return self.extract(inputs)[0]
+        return self._block_features(inputs)
 
     def _training_vectors(self, stream: RangeStream | None = None) -> Iterator[Tensor]:  # noqa: ARG002
         """What is compared of all training points in order, or of those in a stream, in parts (n, size)."""

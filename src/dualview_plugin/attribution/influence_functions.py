@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
-from dualview_plugin.batches import Batch, split
+from dualview_plugin.batches import Batch
 from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.last_layer import (
@@ -187,9 +187,7 @@ class InfluenceFunctions(DataAttribution):
 
     @torch.no_grad()
     def _test_state(self, inputs: Batch, target: Tensor) -> Tensor:
-        # The forward pass takes parts of at most ``batch_size``.
-        parts = zip(split(inputs, self.batch_size), split(target, self.batch_size), strict=True)
-        return self._inverse.solve(torch.cat([self._loss_gradients(*part) for part in parts]))
+        return self._inverse.solve(self._loss_gradients(self._block_features(inputs), target))
 
     def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
         ranges = [range(self.n_train_)] if stream is None else stream.unread()
@@ -223,7 +221,8 @@ class InfluenceFunctions(DataAttribution):
         unique, position = torch.unique(train_indices, return_inverse=True)
         with torch.no_grad():
             solved = self._inverse.solve(self._gradients_at(unique))
-        return torch.einsum("bcf,bkcf->bk", self._loss_gradients(inputs, target), solved[position])
+        gradients = self._loss_gradients(self.extract(inputs)[0], target)
+        return torch.einsum("bcf,bkcf->bk", gradients, solved[position])
 
     def _own_scores(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
         for rows in [range(self.n_train_)] if stream is None else stream.unread():
@@ -231,9 +230,8 @@ class InfluenceFunctions(DataAttribution):
                 gradients = self._gradients_at(indices)
                 yield torch.linalg.vecdot(self._inverse.solve(gradients).flatten(1), gradients.flatten(1))
 
-    def _loss_gradients(self, inputs: Batch, target: Tensor) -> Tensor:
-        """∇L(x, c) (n, n_classes, n_features) in float64, differentiable in the inputs."""
-        features, _ = self.extract(inputs)
+    def _loss_gradients(self, features: Tensor, target: Tensor) -> Tensor:
+        """∇L(x, c) (n, n_classes, n_features) in float64, differentiable in the features."""
         return weight_gradients(softmax_residuals(self._layer(features), target), self._with_bias(features))
 
     def _gradients_at(self, indices: Tensor) -> Tensor:

@@ -65,6 +65,9 @@ def class_labels(labels: Any, output: int | None, owner: str, parameter: str) ->
     """
     if not isinstance(labels, Tensor):
         constraint = "a dataset with labels that are collated to a tensor"
+        if isinstance(labels, (tuple, list)) and labels and isinstance(labels[0], str):
+            constraint = "a dataset with integer labels: replace each name by the number of its class"
+            raise InvalidTypeError(parameter, owner, constraint, f"names such as {labels[0]!r}")
         raise InvalidTypeError(parameter, owner, constraint, f"labels of type {type(labels).__name__}")
     got = f"labels {labels.dtype} of shape {tuple(labels.shape)}"
     if output is not None:
