@@ -1,6 +1,7 @@
 """Batches of any structure: a tensor, or tuples and dictionaries of tensors, whose first axis is that of the samples.
 
-``data`` makes them of what users have, dictionaries with their names in order; all other rooms take them as they are.
+``data`` makes them of what users have; all batches of one dataset, and of its test points, have their names in one
+order. All other rooms take them as they are.
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ def structure(batch: Any) -> str:
     if isinstance(batch, (tuple, list)):
         return "(" + ", ".join(map(structure, batch)) + ")"
     return "tensor"
+
+
+def ordered_like(batch: Any, like: Any) -> Any:
+    """The batch with the names of its dictionaries in the order of another batch of the same structure."""
+    if isinstance(batch, dict):
+        return {name: ordered_like(batch[name], like[name]) for name in like}
+    if isinstance(batch, tuple):
+        return tuple(map(ordered_like, batch, like))
+    return batch
 
 
 def n_rows(batch: Batch | NDArray[Any]) -> int:

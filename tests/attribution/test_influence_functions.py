@@ -305,3 +305,38 @@ def test_half_precision_is_that_of_the_twin(dtype: torch.dtype) -> None:
     expected = InfluenceFunctions(twin, "fc", TensorDataset(inputs.float(), train.tensors[1]), show_progress=False)
     wanted = expected.attribute(x.to(dtype).float(), TARGET)
     assert (found.attribute(x.to(dtype), TARGET) - wanted).norm() <= 0.1 * wanted.norm()
+
+
+def test_a_bias_that_does_not_exist_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(3, 2, bias=False))
+    data = TensorDataset(torch.randn(8, 3), torch.arange(8) % 2)
+    method = InfluenceFunctions(network, "0", data, include_bias=True, show_progress=False)
+    with pytest.raises(DualViewError, match=r"include_bias of InfluenceFunctions must be False .* without a bias"):
+        method.fit()
+
+
+@pytest.mark.parametrize("include_bias", [False, True])
+@pytest.mark.parametrize("solver", ["exact", "cg"])
+@pytest.mark.parametrize("n_outputs", [1, 4])
+def test_one_output_has_the_curvature_of_its_own_weights(n_outputs: int, solver: Any, include_bias: bool) -> None:
+    torch.manual_seed(0)
+    body, head = nn.Sequential(nn.Linear(6, 5), nn.Tanh()), nn.Linear(5, n_outputs)
+    column = n_outputs - 1
+    x, x_test = torch.randn(40, 6), torch.randn(3, 6)
+    labels, target = (torch.rand(40, n_outputs) > 0.5).long(), torch.tensor([0, 1, 1])
+    data = TensorDataset(x, labels[:, column] if n_outputs == 1 else labels)
+    output = None if n_outputs == 1 else column
+    options: dict[str, Any] = {"solver": solver, "include_bias": include_bias, "output": output, "show_progress": False}
+    found = InfluenceFunctions(nn.Sequential(body, head), "1", data, **options).attribute(x_test, target)
+
+    def rows(inputs: Tensor) -> Tensor:
+        features = body(inputs).detach().double()
+        return torch.cat([features, torch.ones(len(features), 1)], 1) if include_bias else features
+
+    probability, at_test = (head(body(inputs))[:, column].detach().double().sigmoid() for inputs in (x, x_test))
+    train, test = rows(x), rows(x_test)
+    curvature = (probability * (1 - probability))[:, None]
+    hessian = train.mT @ (curvature * train) / len(x) + 0.01 * torch.eye(train.shape[1])
+    slopes = (probability - labels[:, column])[:, None] * train
+    expected = (at_test - target)[:, None] * test @ torch.linalg.solve(hessian, slopes.mT)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)

@@ -161,6 +161,70 @@ def test_a_write_to_what_a_dataset_holds_makes_a_fit_stale(write: str) -> None:
         method.attribute(test)
 
 
+def _relabelled(x: Tensor, y: Tensor) -> Any:
+    return Held(lambda self, i: (self.x[i], self.corrected.get(i, int(self.y[i]))), x=x, y=y, corrected={})
+
+
+def _with_labels(labels: Any) -> Callable[[Tensor, Tensor], Any]:
+    return lambda x, y: Held(lambda self, i: (self.x[i], self.y[i]), x=x, y=labels(y))
+
+
+LABELS: dict[str, tuple[Callable[[Tensor, Tensor], Any], int | None]] = {
+    "numbers of floating type": (_with_labels(lambda y: (y % 2).double().numpy()), 0),
+    "a list of them": (_with_labels(lambda y: (y % 2).double().tolist()), 0),
+    "several in a row": (_with_labels(lambda y: torch.stack([y % 2, y // 2 % 2], 1).numpy()), 0),
+    "one in a row": (_with_labels(lambda y: (y % 2)[:, None].numpy()), 0),
+    "corrections": (_relabelled, None),
+}
+
+
+@pytest.mark.parametrize("holder", LABELS)
+def test_a_changed_label_is_seen_in_whatever_form_it_is_held(holder: str, tmp_path: Path) -> None:
+    make, output = LABELS[holder]
+    data, other = make(*_data()), make(*_data())
+    method = _method(data, output=output)
+    method.attribute(TEST)
+    method.attribute(TEST)
+    for changed in (data, other):
+        if holder == "corrections":
+            changed.corrected[HIDDEN] = 2
+        elif holder in ("several in a row", "one in a row"):
+            changed.y[HIDDEN, 0] = 1 - changed.y[HIDDEN, 0]
+        else:
+            changed.y[HIDDEN] = 1 - changed.y[HIDDEN]
+    with pytest.raises(StaleFitError, match="other labels or samples"):
+        method.attribute(TEST)
+    _method(make(*_data()), output=output, cache_dir=tmp_path).fit()
+    stored = _method(other, output=output, cache_dir=tmp_path).fit()
+    assert stored.store_ is not None
+    assert stored.store_.n_computed == 1
+
+
+def test_texts_that_become_longer_make_a_fit_stale() -> None:
+    def collated(samples: list[Any]) -> tuple[Tensor, Tensor]:
+        texts = nn.utils.rnn.pad_sequence([text for text, _ in samples], batch_first=True)
+        return texts, torch.tensor([label for _, label in samples])
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            outputs: Tensor = self.fc(x.sum(1))
+            return outputs
+
+    texts = [torch.randn(2 + i % 3, 4) for i in range(20)]
+    data = Held(lambda self, i: (torch.cat([self.texts[i]] * self.times), i % 3), texts=texts, times=1)
+    data.__class__ = type("Twenty", (Held,), {"__len__": lambda _: 20})
+    loader = DataLoader(data, batch_size=5, collate_fn=collated)
+    method = FeatureSimilarity(Mean(), "fc", loader, show_progress=False)
+    method.attribute(texts[0][None])
+    data.times = 2
+    with pytest.raises(StaleFitError, match="other inputs"):
+        method.attribute(texts[0][None])
+
+
 def test_what_is_not_known_is_said_to_be_unknown() -> None:
     assert known_content([(torch.ones(2), 1), (torch.ones(2), 1.5)]).whole
     assert not known_content([(torch.ones(2), 1), (object(), 1)]).whole

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from dualview_plugin import DualView, GradientSimilarity, InfluenceFunctions
 from dualview_plugin.batches import (
     alike,
     concatenated,
@@ -35,7 +36,7 @@ def test_rows_parts_and_joints_are_those_of_each_tensor() -> None:
     assert structure(NESTED) == "{a: tensor, b: (tensor, tensor)}"
     assert n_rows(as_batch(NESTED, "Owner", "inputs")) == 7
     batch = as_batch(NESTED, "Owner", "inputs")
-    assert [leaf.shape for leaf in leaves(batch)] == [Y.shape, X.shape, M.shape]
+    assert [leaf.shape for leaf in leaves(batch)] == [X.shape, M.shape, Y.shape]
     assert torch.equal(rows_of(batch, slice(2, 4))["b"][1], M[2:4])
     assert [n_rows(part) for part in split(batch, 3)] == [3, 3, 1]
     assert len(list(samples(batch))) == 7
@@ -47,19 +48,19 @@ def test_rows_parts_and_joints_are_those_of_each_tensor() -> None:
     assert not same_values(batch, {"a": Y, "b": X})
 
 
-def test_what_users_have_becomes_tuples_and_dictionaries_with_names_in_order() -> None:
+def test_what_users_have_becomes_tuples_and_dictionaries_in_its_own_order() -> None:
     record = np.zeros((7, 3), [("mask", "i8"), ("ids", "i8")])
     record["ids"], record["mask"] = M, 1
     for given, expected in (
         (X.numpy(), X),
         ([X, M.numpy()], (X, M)),
-        (UserDict(b=X, a=M), {"a": M, "b": X}),
+        (UserDict(b=X, a=M), {"b": X, "a": M}),
         (OrderedDict(b=[X, M], a=None), {"b": (X, M)}),
-        (record, {"ids": M, "mask": torch.ones_like(M)}),
+        (record, {"mask": torch.ones_like(M), "ids": M}),
     ):
         found = as_batch(given, "Owner", "inputs")
         assert same_values(found, expected)
-        assert not isinstance(found, dict) or list(found) == sorted(found)
+        assert not isinstance(found, dict) or list(found) == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,39 @@ def test_arguments_come_behind_the_inputs() -> None:
     assert with_arguments(X, None) is X
     assert with_arguments(X, M) == (X, M)
     assert with_arguments((X, Y), [M]) == (X, Y, M)
+
+
+def test_names_have_the_order_of_the_first_training_batch() -> None:
+    first = {"size": X, "deep": {"b": M, "a": M}, "labels": Y}
+    later = {"labels": Y, "deep": {"a": M, "b": M}, "size": X}
+    batches = [first, later]
+    data = TrainingData(DataLoader(range(14), batch_size=7, collate_fn=lambda _: batches.pop(0)), 7, "Owner")  # type: ignore[arg-type]
+    found = [inputs for inputs, _ in data.batches()]
+    test = TestInputs({"deep": {"a": M, "b": M}, "size": X}, "Owner", found[0])
+    for batch in (*found, *test.batches(3)):
+        assert list(batch) == ["size", "deep"]
+        assert list(batch["deep"]) == ["b", "a"]
+
+
+class Joining(nn.Module):
+    """Joins its inputs in the order that they come in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.fc = nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, **parts: Tensor) -> Tensor:
+        outputs: Tensor = self.fc(self.hidden(torch.cat(list(parts.values()), 1)).tanh())
+        return outputs
+
+
+@pytest.mark.parametrize("kind", [DualView, GradientSimilarity, InfluenceFunctions])
+def test_a_network_that_joins_its_inputs_gets_them_in_the_users_order(kind: Any) -> None:
+    torch.manual_seed(0)
+    network, x, labels = Joining(), torch.randn(30, 8), torch.arange(30) % 3
+    samples = [{"size": row[:5], "age": row[5:], "label": int(label)} for row, label in zip(x, labels, strict=True)]
+    plain = nn.Sequential(network.hidden, nn.Tanh(), network.fc)
+    expected = kind(plain, "2", TensorDataset(x, labels), show_progress=False).attribute(x[:4], 1)
+    method = kind(network, "fc", samples, show_progress=False)
+    for test in ({"size": x[:4, :5], "age": x[:4, 5:]}, {"age": x[:4, 5:], "size": x[:4, :5]}):
+        torch.testing.assert_close(method.attribute(test, 1), expected, rtol=1e-4, atol=1e-6)

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from dualview_plugin import CacheWarning, ConvergenceWarning, DualView
+from dualview_plugin import ArnoldiInfluence, CacheWarning, ConvergenceWarning, DualView, EKFACInfluence
 from dualview_plugin.attribution import (
     arnoldi_influence,
     dualview,
@@ -263,3 +264,32 @@ def test_other_samples_that_a_full_reading_found_are_learned_from(tmp_path: Path
     assert again.store_ is not None
     assert again.store_.recalled == ("solution",)
     assert torch.equal(again.attribute(TEST), method.attribute(TEST))
+
+
+class Tempered(nn.Module):
+    """A network whose code has a constant."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.fc, self.temperature = nn.Linear(4, 5), nn.Linear(5, 3), temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.fc(self.hidden(x / self.temperature).tanh())
+        return outputs
+
+
+@pytest.mark.parametrize("kind", [ArnoldiInfluence, EKFACInfluence])
+def test_what_was_learned_through_other_code_is_not_recalled(kind: Any, tmp_path: Path) -> None:
+    data = TensorDataset(torch.randn(30, 4), torch.arange(30) % 3)
+
+    def made(temperature: float, folder: Path | None) -> Any:
+        return kind(Tempered(temperature), "fc", data, cache_dir=folder, show_progress=False)
+
+    made(1.0, tmp_path).fit()
+    again, other = made(1.0, tmp_path).fit(), made(3.0, tmp_path).fit()
+    assert again.store_.recalled
+    assert not other.store_.recalled
+    expected = made(3.0, None)
+    torch.testing.assert_close(other.attribute(data.tensors[0], 1), expected.attribute(data.tensors[0], 1))
+    torch.testing.assert_close(other.self_influence(), expected.self_influence())

@@ -144,12 +144,13 @@ class ArnoldiInfluence(OutputGradients):
         total = torch.zeros_like(vector)
         logits_of = Logits(self.extractor.call, self.extractor.doubles_single)
         with twice_differentiable(self.model, chosen):
-            for inputs, labels in self._training_batches():
+            for rows, inputs, labels in self._numbered_batches():
                 loss = cross_entropy(logits_of(inputs), labels, reduction="sum")
                 slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(a * b).sum() for a, b in zip(slopes, directions, strict=True)]).sum()
                 second = torch.autograd.grad(slope, parameters, materialize_grads=True)
                 total += torch.cat([part.detach().flatten() for part in second])
+                self._check_finite_training(total, rows)
         return total / self.n_train_
 
     @torch.no_grad()

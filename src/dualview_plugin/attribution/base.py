@@ -121,7 +121,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             :class:`Storage` has more choices. None keeps nothing on disk.
         show_progress: progress bars during long work.
         forward: a function of the network and a batch that returns the outputs; None: ``model(x)``, ``model(*xs)`` for
-            a tuple, ``model(**batch)`` for a dictionary, and of what is returned the ``logits`` if it has them.
+            a tuple, ``model(**batch)`` for a dictionary, and of what is returned the ``logits`` if it has them. Named
+            tuples come as tuples, and mappings such as ``BatchEncoding`` as dictionaries.
         label_fn: a function of a collated batch that returns its labels; the whole batch then goes to the network.
         output: for a network with a sigmoid at each output: the output z_c that is explained, by itself, as a decision
             between the classes 0 and 1. Labels are then zeros and ones, (n,) or one for each output.
@@ -580,7 +581,8 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             torch.Size([3, 4])
         """
         saved = Saved(path, cls.get_name())
-        kind = next((kind for kind in _with_subclasses(cls) if kind.get_name() == saved.name), None)
+        kinds = (kind for kind in _with_subclasses(cls) if not kind.__name__.startswith("_"))  # parts of methods
+        kind = next((kind for kind in kinds if kind.get_name() == saved.name), None)
         if kind is None:
             raise saved.refused(f"it holds a {saved.name}")
         for name, value in options.items():
@@ -829,7 +831,9 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
     def _training_labels(self) -> Tensor:
         """The labels alone, for methods that need no features; sets ``train_labels_`` and ``n_classes_``."""
         n_classes = self._probe_now().n_classes
-        stored = self._stored("labels", {}, [Column("labels", torch.int64)], self._label_ranges)
+        answers = self._answers()
+        columns = [Column("labels", torch.int64)]
+        stored = self._stored("labels", {"checked": "answers"}, columns, self._label_ranges, answers)
         if stored is None:
             labels = torch.cat([labels for _, _, labels in self._labelled_batches()])
         else:
@@ -838,9 +842,14 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         return self.train_labels_
 
     def _label_ranges(self, ranges: Iterable[range]) -> Iterator[RangeResult]:
-        """The labels of ranges of training points, as work for an engine."""
-        stream = RangeStream(self._data, ranges)
-        yield from stream.assembled({"labels": labels} for _, _, labels in self._labelled_batches(stream))
+        """The labels of ranges of training points, as work for an engine; with the network's answers at the probe.
+
+        By those a later process recognises the network's code, on which what is learned from labels alone depends.
+        """
+        stream, answers = RangeStream(self._data, ranges), self._answers()
+        parts = ({"labels": labels} for _, _, labels in self._labelled_batches(stream))
+        for rows, columns, digest in stream.assembled(parts):
+            yield rows, {**columns, **{name: answer[: len(rows)] for name, answer in answers.items()}}, digest
 
     def _labelled_batches(self, stream: RangeStream | None = None) -> Iterator[tuple[range, Batch, Tensor]]:
         """:meth:`_numbered_batches` whose labels are the network's."""
@@ -866,7 +875,12 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         return None if name is None else getattr(torch, name)
 
     def _stored(
-        self, kind: str, parameters: dict[str, object], columns: list[Column], work: ShardWork
+        self,
+        kind: str,
+        parameters: dict[str, object],
+        columns: list[Column],
+        work: ShardWork,
+        answers: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor] | None:
         """Columns with a row for each training point, through the store; sets ``store_``.
 
@@ -874,7 +888,7 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         """
         if self._storage is None or not self._repeatable:
             return None
-        store = self._training_store(self._storage, kind, parameters, columns, work)
+        store = self._training_store(self._storage, kind, parameters, columns, work, answers)
         tensors, self.store_ = store.load()
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 

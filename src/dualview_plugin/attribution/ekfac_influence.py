@@ -200,9 +200,10 @@ class EKFACInfluence(OutputGradients):
         factors: dict[str, list[Any]] = {name: [0.0, 0.0] for name in names}
         chosen = select_parameters(self.model, names, self.get_name())
         with evaluating(self.model), differentiable(self.model, chosen):
-            for inputs, _ in self._training_batches():
+            for positions, inputs, _ in self._numbered_batches():
                 with self._recorded(names) as calls:
                     outputs = logits(inputs)
+                self._check_finite_training(outputs, positions)
                 log_probabilities = outputs.double().log_softmax(1)
                 weights = log_probabilities.detach().exp().sqrt()
                 used = self._used_calls(calls, log_probabilities)
@@ -215,6 +216,7 @@ class EKFACInfluence(OutputGradients):
                         factors[name][1] = factors[name][1] + rows.mT @ rows
                         counted[name] = counted[name] | (rows != 0).any(1)
                 for name, (seen, _) in used.items():
+                    self._check_finite_training(seen, positions)
                     rows = _input_rows(self.model.get_submodule(name), seen).double()
                     if isinstance(self.model.get_submodule(name), nn.Linear) and seen.ndim > 2:
                         rows = rows[counted[name]]  # without padding

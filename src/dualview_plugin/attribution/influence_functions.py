@@ -59,7 +59,7 @@ class InfluenceFunctions(DataAttribution):
         damping: δ, above zero. H alone is singular. Directions with an eigenvalue below δ, which few training points
             determine, are damped; larger values move the attributions towards plain gradient products, and make
             ``"cg"`` and ``"lissa"`` converge faster.
-        include_bias: count the last layer's bias among its weights.
+        include_bias: count the last layer's bias among its weights; False for a layer without one.
         tol: relative residual at which ``"cg"`` (default 1e-6) and ``"lissa"`` (default 1e-3) stop.
         max_iter: iterations of ``"cg"`` (default 1000), steps of ``"lissa"`` (its depth, default 5000).
         scale: of ``"lissa"``: at least half the largest eigenvalue of H + δI; None: 1.1 times that eigenvalue,
@@ -132,7 +132,10 @@ class InfluenceFunctions(DataAttribution):
 
     def _check_probe(self, features: Tensor, logits: Tensor) -> None:
         """The final layer is the network's last, and its Hessian fits where it must."""
-        self._last_layer(features, logits)
+        layer = self._last_layer(features, logits)
+        if self.include_bias and not layer.has_bias:
+            constraint = "False for a final layer without a bias"
+            raise InvalidValueError("include_bias", self.get_name(), constraint, True)
         memory = CholeskyInverse.memory(self._with_bias(features).shape[1] * logits.shape[1])
         if self.solver == "exact" and memory > total_memory(features.device):
             constraint = "'cg' or 'auto' where the matrices of 'exact' do not fit in the machine's memory"
@@ -156,11 +159,13 @@ class InfluenceFunctions(DataAttribution):
     def _make_inverse(self) -> InverseCurvature:
         """(H + δI)⁻¹ by the chosen solver; LiSSA, whose noise is far above rounding, in the features' precision."""
         precision = self._features.dtype if self.solver == "lissa" else torch.float64
-        curvature = SoftmaxCurvature(self._features, self._probabilities, self.damping, precision, self.get_name())
+        unit = 2 if self._layer.doubled else 1  # H is that of both rows −w/2 and w/2
+        damping, scale = unit * self.damping, None if self.scale is None else unit * self.scale
+        curvature = SoftmaxCurvature(self._features, self._probabilities, damping, precision, self.get_name())
         if self.solver == "lissa":
             depth, tol = self.max_iter or 5000, self.tol or 1e-3
             return LissaInverse(
-                curvature, self.scale, depth=depth, tol=tol, seed=self.seed, show_progress=self.show_progress
+                curvature, scale, depth=depth, tol=tol, seed=self.seed, show_progress=self.show_progress
             )
         fits = CholeskyInverse.memory(self._n_weights) <= self.memory_budget
         if self.solver == "exact" or (self.solver == "auto" and fits):

@@ -10,7 +10,7 @@ from torch import Tensor
 from dualview_plugin.attribution.feature_similarity import FeatureSimilarity
 from dualview_plugin.batches import Batch, leaves, shapes
 from dualview_plugin.data import RangeStream
-from dualview_plugin.errors import InvalidTypeError
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 
 
 class InputSimilarity(FeatureSimilarity):
@@ -47,14 +47,26 @@ class InputSimilarity(FeatureSimilarity):
         if not all(part.is_floating_point() for part in parts):
             constraint = "of floating tensors, to be compared"
             raise InvalidTypeError("train_dataset", self.get_name(), constraint, shapes(inputs))
-        return torch.cat([part.flatten(1) for part in parts], 1)
+        vectors = torch.cat([part.flatten(1) for part in parts], 1)
+        size = sum(part[0].numel() for part in leaves(self._probe_now().inputs))
+        if vectors.shape[1] != size:
+            constraint = "of samples of one shape, to be compared"
+            got = f"samples of {size} and of {vectors.shape[1]} numbers"
+            raise InvalidValueError("train_dataset", self.get_name(), constraint, got)
+        return vectors
 
     _sweeps = True
     _costly = True
 
     def _training_vectors(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
-        for _, inputs, _ in self._numbered_batches(stream):
-            yield self._vectors(inputs)
+        for rows, inputs, _ in self._numbered_batches(stream):
+            vectors = self._vectors(inputs)
+            finite = vectors.isfinite().all(1)
+            if not bool(finite.all()):
+                position = rows.start + int(torch.nonzero(~finite)[0])
+                constraint = "a dataset with finite inputs"
+                raise InvalidValueError("train_dataset", self.get_name(), constraint, f"NaN or inf at {position}")
+            yield vectors
 
     def _vectors_at(self, indices: Tensor) -> Tensor:
         return self._vectors(self.training_inputs(indices))

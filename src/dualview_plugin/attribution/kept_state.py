@@ -17,7 +17,7 @@ from dualview_plugin.errors import CacheWarning
 from dualview_plugin.network import fingerprint
 from dualview_plugin.storage import Claim, DamagedFileError, read_saved, remove_leftovers, write_saved
 
-FORMAT = 1
+FORMAT = 2
 # The warnings of this package by name.
 _WARNINGS = {kind.__name__: kind for kind in UserWarning.__subclasses__() if kind.__module__ == CacheWarning.__module__}
 _WAIT = 0.1  # seconds between two looks at what another process computes

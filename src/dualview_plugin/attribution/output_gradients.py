@@ -40,6 +40,12 @@ class OutputGradients(GradientSimilarity):
         if logits.shape[1] < 2:
             raise InvalidValueError("model", self.get_name(), "a network of at least two classes", "one")
 
+    def _check_finite_training(self, values: Tensor, rows: range) -> None:
+        """Refuse training data whose values at these positions are NaN or infinite."""
+        if not bool(values.isfinite().all()):
+            got = f"NaN or inf at one of the positions {rows.start} to {rows.stop - 1}"
+            raise InvalidValueError("train_dataset", self.get_name(), "data with finite gradients", got)
+
     def _differentiated(self) -> Caller:
         call = self.extractor.call
         return self._output(call.model, call.owner, call.forward, call.output)

@@ -29,9 +29,19 @@ Checkpoint = Mapping[str, Any] | str | Path
 class _LossSimilarity(OutputGradients):
     """⟨∇L(x, c), ∇L(x_i, y_i)⟩ at the network as it is."""
 
+    @classmethod
+    def get_name(cls) -> str:
+        """That of the method which it is a part of."""
+        return TracIn.get_name()
+
 
 class _ProjectedLossSimilarity(OutputGradients, ProjectedGradientSimilarity):
     """The same after a random projection."""
+
+    @classmethod
+    def get_name(cls) -> str:
+        """That of the method which it is a part of."""
+        return TracIn.get_name()
 
 
 class TracIn(DataAttribution):

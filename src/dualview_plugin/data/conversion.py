@@ -38,8 +38,8 @@ def as_tensor(inputs: object, owner: str, parameter: str) -> Tensor:
 def as_batch(inputs: Any, owner: str, parameter: str) -> Batch:
     """A tensor, or tuples and dictionaries of tensors, nested, that have the same number of samples.
 
-    Mappings, such as ``BatchEncoding``, and structured arrays become dictionaries with their names in order; lists and
-    tuples become tuples; values of None are left out of mappings.
+    Mappings, such as ``BatchEncoding``, and structured arrays become dictionaries in their own order; lists and
+    tuples, also named ones, become tuples; values of None are left out of mappings.
 
     Raises:
         InvalidTypeError: something in it is no tensor or array, or a name is no string.
@@ -64,8 +64,7 @@ def _converted(value: Any, owner: str, parameter: str) -> Batch:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise InvalidTypeError(parameter, owner, "a dictionary with strings for names", repr(list(value)[:3]))
-        parts = ((name, value[name]) for name in sorted(value))
-        return {name: _converted(part, owner, parameter) for name, part in parts if part is not None}
+        return {name: _converted(part, owner, parameter) for name, part in value.items() if part is not None}
     if isinstance(value, (tuple, list)):
         return tuple(_converted(part, owner, parameter) for part in value)
     return as_tensor(value, owner, parameter)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from dualview_plugin.batches import Batch, leaves, structure
-from dualview_plugin.data.stamp import DEPTH, len_of, wrapped_datasets
+from dualview_plugin.data.stamp import DEPTH, are_numbers_by_position, len_of, wrapped_datasets
 from dualview_plugin.network import byte_view
 
 _BLOCK = 2**16
@@ -101,7 +101,7 @@ def _wrapped(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes | None]
 
 
 def _of_attributes(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes | None]:
-    """What an object of a class of somebody's holds: arrays, lists with an entry for each sample, and what it wraps."""
+    """What an object of a class of somebody's holds: arrays, entries for each sample or by position, what it wraps."""
     n_samples = len(dataset)
     attributes: dict[str, Any] = getattr(dataset, "__dict__", {})
     for name in sorted(attributes):
@@ -113,6 +113,8 @@ def _of_attributes(dataset: Any, depth: int, seen: set[int]) -> Iterator[bytes |
             columns = [value[key] for key in sorted(value, key=str)]
             if columns and all(_is_column(column, n_samples) for column in columns):
                 yield from _of_entries([sorted(map(str, value)), *columns])
+            elif are_numbers_by_position(value, n_samples):
+                yield from _of_entries(sorted((int(place), float(number)) for place, number in value.items()))
         elif isinstance(value, (Tensor, np.ndarray)) or _is_column(value, n_samples):
             yield from _of_array(value) if isinstance(value, (Tensor, np.ndarray)) else _of_entries(value)
         elif isinstance(value, tuple) and value and all(isinstance(part, Tensor) for part in value):

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dualview_plugin.data.labels import LABEL_NAMES
+from dualview_plugin.network import byte_view
 
 DEPTH = 8  # of datasets that wrap datasets
+_LABEL_BYTES = 2**22  # an array with several numbers for each sample that takes more is none of labels
 
 
 def unfilled_lists(dataset: Any) -> frozenset[int]:
@@ -26,9 +28,10 @@ def unfilled_lists(dataset: Any) -> frozenset[int]:
 def dataset_stamp(dataset: Any, unfilled: Collection[int] = ()) -> str:
     """A digest that changes when the dataset grows, or when labels or tensors that it holds change.
 
-    Labels are the integers, one a sample, that the dataset or one that it wraps holds, under whatever name. Of tensors
-    it is the version that counts, which every write in place raises; of a list of samples the labels, the objects that
-    they are made of, and the versions of their tensors. Lists of the ids ``unfilled`` do not count.
+    Labels are the numbers that the dataset or one that it wraps holds for each sample, or for some by their positions,
+    under whatever name; several for each sample in an array of up to 4 MiB. Of tensors it is the version that counts
+    too, which every write in place raises. Of a list of samples it is the labels, the objects that they are made of,
+    and the versions of their tensors. Lists of the ids ``unfilled`` do not count.
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in _parts(dataset, DEPTH, unfilled):
@@ -71,7 +74,9 @@ def _of_value(value: Any, n_samples: int) -> Iterator[bytes]:
             yield from _of_value(part, n_samples)
     elif isinstance(value, Mapping):
         columns = list(value.values())
-        if columns and all(hasattr(part, "__len__") and len_of(part) == n_samples for part in columns):
+        if are_numbers_by_position(value, n_samples):
+            yield repr(sorted((int(place), float(number)) for place, number in value.items())).encode()
+        elif columns and all(hasattr(part, "__len__") and len_of(part) == n_samples for part in columns):
             for part in columns:
                 yield str(id(part)).encode()
                 yield from _of_value(part, n_samples)
@@ -79,8 +84,14 @@ def _of_value(value: Any, n_samples: int) -> Iterator[bytes]:
         first = value[0] if n_samples else None
         if isinstance(first, (list, tuple, Mapping)):
             yield from _of_samples(value)
-        elif _is_label(first):
-            yield np.asarray(value.cpu() if isinstance(value, Tensor) else value).tobytes()
+        elif isinstance(value, Tensor):
+            if value.ndim == 1:
+                yield byte_view(value).tobytes()
+        elif isinstance(value, np.ndarray):
+            if not value.dtype.hasobject and (value.ndim == 1 or value.nbytes <= _LABEL_BYTES):
+                yield value.tobytes()
+        elif _is_number(first):
+            yield repr([float(number) if _is_number(number) else number for number in value]).encode()
 
 
 def _of_samples(samples: Any) -> Iterator[bytes]:
@@ -115,6 +126,19 @@ def _is_label(value: Any) -> bool:
             return False
         return isinstance(value, Tensor) or np.issubdtype(value.dtype, np.integer)
     return isinstance(value, int)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is one number."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return value.ndim == 0 and (isinstance(value, Tensor) or np.issubdtype(value.dtype, np.number))
+    return isinstance(value, (int, float))
+
+
+def are_numbers_by_position(value: Mapping[Any, Any], n_samples: int) -> bool:
+    """Whether a mapping has a number, such as a corrected label, for some positions of samples."""
+    positions = all(isinstance(name, (int, np.integer)) and 0 <= name < n_samples for name in value)
+    return bool(value) and positions and all(map(_is_number, value.values()))
 
 
 def len_of(value: Any) -> int:

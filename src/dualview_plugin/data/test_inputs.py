@@ -10,7 +10,18 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dualview_plugin.batches import Batch, alike, concatenated, leaves, n_rows, rows_of, same_values, split, structure
+from dualview_plugin.batches import (
+    Batch,
+    alike,
+    concatenated,
+    leaves,
+    n_rows,
+    ordered_like,
+    rows_of,
+    same_values,
+    split,
+    structure,
+)
 from dualview_plugin.data.conversion import as_batch
 from dualview_plugin.data.labels import inputs_like
 from dualview_plugin.data.loaders import (
@@ -157,10 +168,12 @@ class TestInputs:
         if self._like is None:
             return batch
         if structure(batch) == structure(self._like):
+            batch = ordered_like(batch, self._like)
             for found, expected in zip(leaves(batch), leaves(self._like), strict=True):
                 if found.ndim != expected.ndim:
                     self._refuse_axes(found, expected.ndim)
-        elif not self._any_structure:
+            return batch
+        if not self._any_structure:
             constraint = f"of the training inputs' structure, {structure(self._like)}"
             if isinstance(self._like, Tensor) and all(isinstance(part, Tensor) for part in batch):
                 constraint += "; torch.stack makes a batch of a list of samples"

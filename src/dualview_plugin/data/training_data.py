@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from dualview_plugin.batches import Batch, leaves, rows_of
+from dualview_plugin.batches import Batch, leaves, mapped, ordered_like, rows_of, structure
 from dualview_plugin.data.conversion import as_batch
 from dualview_plugin.data.identity import KnownContent, SamplesDigest, known_content
 from dualview_plugin.data.labels import LabelFunction, class_labels, described, split_labels
@@ -60,6 +60,7 @@ class TrainingData:
         self.dataset: Any = data.dataset if isinstance(data, DataLoader) else data
         check_dataset(self.dataset, owner, PARAMETER)
         self._unfilled = unfilled_lists(self.dataset)
+        self._first: Any = None  # the structure of the first batch
         self.loader = data if isinstance(data, DataLoader) else sequential_loader(self.dataset, batch_size)
         check_loader(self.loader, owner, PARAMETER)
 
@@ -194,4 +195,14 @@ class TrainingData:
         labels = class_labels(given, self._output, self.owner, PARAMETER)
         for part in (*leaves(converted), labels):
             check_rows(len(part) if part.ndim else 0, size, self.owner, PARAMETER)
-        return converted, labels
+        return self._in_order(converted), labels
+
+    def _in_order(self, batch: Batch) -> Batch:
+        """The batch with its names in the order of the first batch."""
+        if isinstance(batch, Tensor):
+            return batch
+        if self._first is None:
+            self._first = mapped(lambda _: 0, batch)
+        same = structure(batch) == structure(self._first)
+        ordered: Batch = ordered_like(batch, self._first) if same else batch
+        return ordered

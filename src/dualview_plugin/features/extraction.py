@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -253,11 +253,14 @@ class _Rows:
         return self._matrix
 
 
-def check_finite(features: Tensor, logits: Tensor, parameter: str, owner: str, start: int = 0) -> None:
-    """Refuse samples, the first of them at position ``start``, for which the network gives NaN or infinity."""
+def check_finite(
+    features: Tensor, logits: Tensor, parameter: str, owner: str, start: int = 0, among: Sequence[int] | None = None
+) -> None:
+    """Refuse samples, from position ``start`` on or at those of ``among``, for which there is NaN or infinity."""
     finite = torch.isfinite(features).all(dim=1) & torch.isfinite(logits).all(dim=1)
     if not bool(finite.all()):
-        positions = (torch.nonzero(~finite).flatten() + start).tolist()
+        places = torch.nonzero(~finite).flatten().tolist()
+        positions = [start + place if among is None else among[place] for place in places]
         got = f"NaN or inf at position{'s' if len(positions) > 1 else ''} {', '.join(map(str, positions[:5]))}"
         raise InvalidValueError(parameter, owner, "data with finite features and outputs", got)
 

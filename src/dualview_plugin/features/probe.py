@@ -88,7 +88,7 @@ class Probe:
         inputs, labels = data.at(self.indices)
         if data.stamp() != self.stamp or not torch.equal(labels, self.labels):
             return "other labels or samples"
-        if self.repeatable and not _same_placed(self.inputs, inputs):
+        if self.repeatable and not _same_placed(self.inputs, inputs, padded=False):
             return "other inputs"
         return None
 
@@ -145,7 +145,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
         extractor.doubles_single = False
         features, logits, plain = _first_answers(extractor, inputs, owner)
         check_labels(labels, logits.shape[1], owner)
-        check_finite(features, logits, "train_dataset", owner)
+        check_finite(features, logits, "train_dataset", owner, among=indices)
         check(features, logits)
         repeatable = _is_repeatable(data, indices, raw, owner)
         dtype = place.dtype or logits.dtype
@@ -192,13 +192,19 @@ def _first_answers(extractor: FeatureExtractor, inputs: Batch, owner: str) -> tu
     return features, logits, frozenset(kept)
 
 
-def _same_placed(expected: Batch, found: Batch) -> bool:
-    """Whether a batch has the expected values once it is placed as they are; a batch may be padded otherwise."""
+def _same_placed(expected: Batch, found: Batch, *, padded: bool = True) -> bool:
+    """Whether a batch has the expected values once it is placed as they are.
+
+    Args:
+        expected: a batch.
+        found: one of the same samples.
+        padded: whether it came with others, so that it may be padded otherwise.
+    """
     if structure(found) != structure(expected):
         return False
     pairs = list(zip(leaves(expected), leaves(found), strict=True))
     if any(mine.shape != other.shape for mine, other in pairs):
-        return all(mine.ndim == other.ndim for mine, other in pairs)
+        return padded and all(mine.ndim == other.ndim for mine, other in pairs)
     return all(same_values(_placed_as(mine, other), mine) for mine, other in pairs)
 
 

@@ -20,11 +20,16 @@ class LinearLayer:
         weight: W (n_classes, n_features), float64.
         bias: b (n_classes,), float64.
         eps: the rounding unit of the layer's own precision.
+        has_bias: whether the layer has a bias; else b is zero.
+        doubled: whether W has the rows −w/2 and w/2 for the one row w of an output z. Curvature in W is twice that in
+            w, and so are squared gradients.
     """
 
     weight: Tensor
     bias: Tensor
     eps: float
+    has_bias: bool = True
+    doubled: bool = False
 
     @classmethod
     def last_of(
@@ -74,13 +79,14 @@ def _find(module: nn.Module, n_features: int, n_classes: int, output: int | None
             continue
         eps = torch.finfo(weight.dtype).eps
         matrix = weight.detach().flatten(1).to(torch.float64)
+        has_bias = bias is not None
         bias = matrix.new_zeros(len(matrix)) if bias is None else bias.detach().to(matrix)
         if output is None and len(matrix) == n_classes:
-            return LinearLayer(matrix, bias, eps)
+            return LinearLayer(matrix, bias, eps, has_bias)
         if n_classes == 2 and (len(matrix) == 1 or (output is not None and output < len(matrix))):
             row = output or 0
             half, shift = matrix[row] / 2, bias[row] / 2
-            return LinearLayer(torch.stack([-half, half]), torch.stack([-shift, shift]), eps)
+            return LinearLayer(torch.stack([-half, half]), torch.stack([-shift, shift]), eps, has_bias, doubled=True)
     return None
 
 

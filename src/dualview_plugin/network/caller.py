@@ -66,10 +66,11 @@ class Caller:
         """
         try:
             return self.outputs(mapped(torch.clone, batch))
-        except (torch.OutOfMemoryError, DualViewError):
+        except (torch.OutOfMemoryError, DualViewError, Warning):
             raise
-        except (RuntimeError, TypeError, IndexError, ValueError) as error:
-            got = f"{shapes(batch)}: {' '.join(str(error).split())[:200]}"
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            got = f"{shapes(batch)}: {reason}"
             raise InvalidValueError(parameter, self.owner, "such that the network takes them", got) from error
 
     def with_parameters(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
