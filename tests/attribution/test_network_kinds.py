@@ -275,19 +275,21 @@ def values_of(_: Kind, sample: Any) -> Tensor:
 
 
 def influences(kind: Kind, target: Tensor) -> tuple[Tensor, Tensor]:
-    """∇Lᵀ (H + δI)⁻¹ ∇L from the Hessian that autograd finds."""
+    """∇Lᵀ (H + δI)⁻¹ ∇L from the Hessian that autograd finds; of one output z in its own weights w."""
     weight, bias = (part.detach().double() for part in kind.head())  # type: ignore[misc]
     phi, test = (stacked(kind, kind.features, rows).detach().double() for rows in (kind.samples, kind.test_samples))
 
     def loss(w: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(features @ w.view_as(weight).mT + bias, labels)
+        rows = torch.stack([-w / 2, w / 2]) if is_single else w.view_as(weight)
+        return torch.nn.functional.cross_entropy(features @ rows.mT + bias, labels)
 
     def slopes(features: Tensor, labels: Tensor) -> Tensor:
         parts = zip(features.split(1), labels.split(1), strict=True)
         rows = [torch.autograd.functional.jacobian(partial(loss, features=x, labels=y), flat) for x, y in parts]
         return torch.stack(rows)
 
-    flat = weight.flatten()
+    is_single = len(weight) == 2 and torch.equal(weight[0], -weight[1])
+    flat = 2 * weight[1] if is_single else weight.flatten()
     hessian = torch.autograd.functional.hessian(partial(loss, features=phi, labels=kind.labels), flat)
     train, of_test = slopes(phi, kind.labels), slopes(test, target)
     solved = torch.linalg.solve(hessian + 0.1 * torch.eye(len(flat)), train.mT)

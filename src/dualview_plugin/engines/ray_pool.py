@@ -52,7 +52,8 @@ class RayEngine:
             return
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
-        actors = self._actors(ray, work, len(missing))
+        shared = ray.put(work)  # held until the end: an actor that is restarted asks for it again
+        actors = self._actors(ray, shared, len(missing))
         try:
             waiting = iter(missing)
             running: dict[Any, tuple[int, Any]] = {}
@@ -68,13 +69,13 @@ class RayEngine:
         finally:
             for actor in actors:
                 ray.kill(actor)
+            del shared
 
-    def _actors(self, ray: ModuleType, work: ShardWork, n_missing: int) -> list[Any]:
-        """The pool, each with its copy of the work."""
+    def _actors(self, ray: ModuleType, shared: Any, n_missing: int) -> list[Any]:
+        """The pool, each with its copy of the work, which lies in Ray's store."""
         resources = ray.cluster_resources()
         n_free = int(resources.get("GPU", 0) / self.num_gpus if self.num_gpus else resources["CPU"] / self.num_cpus)
         kind = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_restarts=-1, max_task_retries=-1)(_Worker)
-        shared = ray.put(work)
         return [kind.remote(shared) for _ in range(min(self.n_workers or max(1, n_free), n_missing))]
 
     def _start(self, running: dict[Any, tuple[int, Any]], waiting: Any, actor: Any, store: ShardStore) -> None:

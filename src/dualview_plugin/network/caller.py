@@ -66,9 +66,9 @@ class Caller:
         """
         try:
             return self.outputs(mapped(torch.clone, batch))
-        except (torch.OutOfMemoryError, DualViewError, Warning):
+        except (torch.OutOfMemoryError, DualViewError):
             raise
-        except Exception as error:
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             got = f"{shapes(batch)}: {reason}"
             raise InvalidValueError(parameter, self.owner, "such that the network takes them", got) from error
