@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
@@ -50,3 +51,4 @@ class CifarResNet(ResNet):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.to(memory_format=torch.channels_last)  # a step on the CPU takes three quarters of the time
