@@ -12,7 +12,7 @@ from dualview_plugin.batches import Batch, split
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import LogProbabilities, SampleGradients
-from dualview_plugin.network import Caller
+from dualview_plugin.network import Caller, are_probabilities
 
 
 class OutputGradients(GradientSimilarity):
@@ -35,8 +35,14 @@ class OutputGradients(GradientSimilarity):
         super().__init__(model, final_fc_layer, train_dataset, normalize_train=False, **options)
 
     def _check_probe(self, features: Tensor, logits: Tensor) -> None:
-        """Log-probabilities need a second class."""
+        """Log-probabilities need logits, and a second class."""
         super()._check_probe(features, logits)
+        if are_probabilities(logits):
+            constraint = (
+                "a network whose outputs are logits: take the softmax off, or pass"
+                " forward=lambda model, batch: model(batch).log()"
+            )
+            raise InvalidValueError("model", self.get_name(), constraint, "probabilities, which add up to 1")
         if logits.shape[1] < 2:
             raise InvalidValueError("model", self.get_name(), "a network of at least two classes", "one")
 

@@ -15,6 +15,7 @@ from dualview_plugin.errors import DualViewError, InvalidValueError, RandomDataW
 from dualview_plugin.features.extraction import FeatureExtractor, check_finite, check_labels
 from dualview_plugin.network import (
     Placement,
+    end_in_sigmoid,
     guest,
     kept_weights,
     note_writing,
@@ -119,7 +120,7 @@ class Probe:
 
 @torch.no_grad()
 def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, check: CheckProbe) -> Probe:
-    """A probe of the data, after these tests: shapes, labels, what the method asks, randomness, independent rows.
+    """A probe of the data, after these tests: shapes, labels, logits, what the method asks, randomness, separate rows.
 
     Args:
         extractor: of the network; learns whether a batch of one must go in twice.
@@ -146,6 +147,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
         features, logits, plain = _first_answers(extractor, inputs, owner)
         check_labels(labels, logits.shape[1], owner)
         check_finite(features, logits, "train_dataset", owner, among=indices)
+        _refuse_sigmoid(extractor, inputs, logits, owner)
         check(features, logits)
         repeatable = _is_repeatable(data, indices, raw, owner)
         dtype = place.dtype or logits.dtype
@@ -289,6 +291,20 @@ def same_answers(found: Tensor, expected: Tensor) -> bool:
         return torch.equal(found, expected)
     limit = min(_BATCH_ROUNDING * tolerance(expected.dtype), _LARGEST_ROUNDING)
     return found.shape == expected.shape and relative_difference(found, expected) <= limit
+
+
+def _refuse_sigmoid(extractor: FeatureExtractor, inputs: Batch, logits: Tensor, owner: str) -> None:
+    """Refuse a single output between 0 and 1 that is a probability: as a logit it would always mean class 1."""
+    z = logits[:, -1] - logits[:, 0]
+    if logits.shape[1] != 2 or not torch.equal(logits[:, 0], -logits[:, 1]) or float(z.min()) < 0 or float(z.max()) > 1:
+        return
+    with guest(extractor.model):
+        if end_in_sigmoid(lambda: extractor.call.outputs_of_copy(inputs, "train_dataset")):
+            constraint = (
+                "a network whose single output is a logit: take the sigmoid off, or pass"
+                " forward=lambda model, batch: torch.logit(model(batch))"
+            )
+            raise InvalidValueError("model", owner, constraint, "the values of a sigmoid")
 
 
 def _refuse_interaction(found: Tensor, expected: Tensor, dtype: torch.dtype, owner: str) -> None:

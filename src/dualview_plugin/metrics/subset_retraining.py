@@ -25,7 +25,7 @@ from dualview_plugin.data import TrainingData, as_batch
 from dualview_plugin.errors import CacheWarning, InvalidTypeError, InvalidValueError
 from dualview_plugin.metrics.arguments import check_class_labels, check_length
 from dualview_plugin.metrics.sources.arrays import Array, logits_of, row_slices
-from dualview_plugin.network import fingerprint, preserved_random_state
+from dualview_plugin.network import are_probabilities, fingerprint, preserved_random_state
 from dualview_plugin.validation import check_fraction, check_integer
 
 Train: TypeAlias = Callable[[Dataset[Any], int], nn.Module]
@@ -210,6 +210,9 @@ def _outputs(model: nn.Module, points: TestPoints) -> NDArray[np.float64]:
         if logits.ndim != 2 or logits.shape[1] < max(n_classes, 2):
             constraint = f"a function that returns a network with outputs (n, n_classes), n_classes ≥ {n_classes}"
             raise InvalidValueError("train", _OWNER, constraint, f"shape {tuple(logits.shape)}")
+        if are_probabilities(logits):
+            constraint = "a function that returns a network whose outputs are logits, without a softmax"
+            raise InvalidValueError("train", _OWNER, constraint, "probabilities, which add up to 1")
         parts.append(np.stack(output_functions(logits, points.labels[rows], points.decisions[rows])))
     return np.concatenate(parts, axis=1)
 

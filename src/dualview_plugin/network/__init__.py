@@ -25,18 +25,21 @@ from dualview_plugin.network.identity import (
 )
 from dualview_plugin.network.modules import checked_model, decisions, layer_name
 from dualview_plugin.network.placement import Placement
+from dualview_plugin.network.probabilities import are_probabilities, end_in_sigmoid
 from dualview_plugin.network.snapshot import dataset_generators
 
 __all__ = [
     "Caller",
     "Forward",
     "Placement",
+    "are_probabilities",
     "byte_view",
     "checked_function",
     "checked_model",
     "dataset_generators",
     "decisions",
     "differentiable_at",
+    "end_in_sigmoid",
     "evaluating",
     "fingerprint",
     "guest",

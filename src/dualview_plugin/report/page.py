@@ -19,6 +19,7 @@ from dualview_plugin.attribution import DataAttribution, FeatureKernelAttributio
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
+from dualview_plugin.network import are_probabilities
 from dualview_plugin.plots.images import ToDisplay, display_image
 from dualview_plugin.report.curves import mass_curve, svg
 from dualview_plugin.report.heatmaps import Heatmaps, heatmaps
@@ -175,7 +176,7 @@ class _Facts:
         with method.visit():
             outputs = [method.extract(batch) for batch, _ in method.blocks(inputs, top.target)]
         logits = torch.cat([logit.double().cpu() for _, logit in outputs])
-        confidence, decisions = logits.softmax(dim=1).max(dim=1)
+        confidence, decisions = (logits if are_probabilities(logits) else logits.softmax(dim=1)).max(dim=1)
         surrogate, correlation = None, None
         if isinstance(method, FeatureKernelAttribution):
             theirs = method.surrogate_logits(inputs).double().cpu()
