@@ -90,3 +90,36 @@ def random_network() -> dict[str, Any]:
             return x + torch.randn_like(x)
 
     return {**task(), "model": nn.Sequential(Noise(), *task()["model"]), "final_fc_layer": "2"}
+
+
+def nothing_to_explain() -> dict[str, Any]:
+    return {**task(), "x_test": task()["x_test"][:0], "y_test": None, "test_ids": None}
+
+
+def words_for_labels() -> dict[str, Any]:
+    return {**task(), "y_test": ["ape"] * 13}
+
+
+def half_labels() -> dict[str, Any]:
+    return {**task(), "y_test": [0.5] * 13}
+
+
+def dark() -> dict[str, Any]:
+    """Two test images without any light, on which no feature is active."""
+    made = task()
+    made["x_test"][3:5] = 0
+    return made
+
+
+def odd_names() -> dict[str, Any]:
+    """Tensors for names, and names of files that are no UTF-8."""
+    return {**task(), "test_ids": torch.arange(13), "train_ids": [f"file-\udcff-{i}" for i in range(29)]}
+
+
+def dollars() -> dict[str, Any]:
+    return {**task(), "class_names": ["US$ and A$", "$\\foo$", "c"], "test_ids": ["$x^$"] * 13}
+
+
+def short_floats() -> dict[str, Any]:
+    """A leaf that gradients are wanted of."""
+    return {**task(), "x_test": torch.as_tensor(task()["x_test"]).bfloat16().requires_grad_()}

@@ -128,7 +128,22 @@ def test_report_has_the_scores_and_as_many_cards_as_asked_for(tmp_path: Path) ->
             "model of tests.cli.own_task:no_network must be a torch.nn.Mod",
         ),
         (["evaluate", "tests.cli.own_task:text"], "x_test of tests.cli.own_task:text must be a tensor or an array"),
-        (["evaluate", "tests.cli.own_task:number"], "x_test of tests.cli.own_task:number must be of shape (n_test, …)"),
+        (
+            ["evaluate", "tests.cli.own_task:number"],
+            "x_test of tests.cli.own_task:number must be one test",
+        ),
+        (
+            ["evaluate", "tests.cli.own_task:nothing_to_explain"],
+            "must be one test point at least, of shape (n_test",
+        ),
+        (
+            ["evaluate", "tests.cli.own_task:words_for_labels"],
+            "y_test of tests.cli.own_task:words_for_labels must",
+        ),
+        (
+            ["explain", "tests.cli.own_task:half_labels", "-i", "0"],
+            "y_test of tests.cli.own_task:half_labels must",
+        ),
         (["report", "tests.cli.own_task:few_labels"], "must be one for each of 13 test points, got 2"),
         (["explain", "tests.cli.own_task:few_names", "-i", "0"], "must be one for each of 13 test points, got 1"),
     ],
@@ -200,6 +215,77 @@ def test_a_store_is_built_resumed_shown_and_verified(tmp_path: Path) -> None:
     with pytest.warns(CacheWarning, match="is computed again"):
         assert "1 of 3 shards computed now" in run(*build).stdout
     assert run("store", "verify", str(tmp_path)).exit_code == 0
+
+
+def test_a_damaged_fit_is_found_too(tmp_path: Path) -> None:
+    made = task()
+    DualView(made["model"], "1", made["train_dataset"], C=0.5, cache_dir=tmp_path, show_progress=False).fit()
+    assert run("store", "verify", str(tmp_path)).exit_code == 0
+    (fit,) = tmp_path.glob("*/*.zip")
+    content = bytearray(fit.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (bytes(content), bytes(content[:-40])):
+        fit.write_bytes(damaged)
+        result = run("store", "verify", str(tmp_path))
+        assert result.exit_code == 1
+        assert fit.name in result.output
+
+
+def strict(text: str) -> Any:
+    """JSON that has no NaN."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_has_every_digit() -> None:
+    result = run("explain", OWN, "-i", "0", "-C", "1e-12", "--json", "--quiet")
+    made = task()
+    method = DualView(made["model"], "1", made["train_dataset"], C=1e-12, show_progress=False)
+    values = method.attribute(made["x_test"][:1])[0]
+    for row in strict(result.stdout):
+        assert row["attribution"] == float(values[row["train_id"]]) != 0
+
+
+def test_json_has_null_for_scores_that_are_none(tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    options = ("-m", "feature-similarity", "--metric", "sparsity", "--json", "-o", str(out), "--quiet")
+    result = run("evaluate", "tests.cli.own_task:dark", *options)
+    assert result.exit_code == 0, result.output
+    for text in (result.stdout, out.read_text()):
+        assert None in strict(text)[0]["values"]
+
+
+def test_ids_of_every_kind_are_text_or_numbers() -> None:
+    rows = strict(run("explain", "tests.cli.own_task:odd_names", "-i", "1", "--json", "--quiet").stdout)
+    assert {row["test_id"] for row in rows} == {1}
+    assert all(row["train_id"].startswith("file-\udcff") for row in rows)
+    assert "file-\\udcff" in run("explain", "tests.cli.own_task:odd_names", "-i", "1", "--quiet").stdout
+
+
+def test_dollar_signs_in_names_are_no_formulas(tmp_path: Path) -> None:
+    result = run("explain", "tests.cli.own_task:dollars", "-i", "0", "-k", "2", "-o", f"{tmp_path}/a.png", "--quiet")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("explain", "-i", "0", "-o", "a.png", "-k", "2"), ("report",)])
+def test_inputs_in_bfloat16_and_with_a_gradient(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(command[0], "tests.cli.own_task:short_floats", *command[1:], "--quiet")
+    assert result.exit_code == 0, result.output
+
+
+def test_the_module_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The missing one's name begins the user's own."""
+    (tmp_path / "absent_task.py").write_text("import absent_ta")
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run("evaluate", "absent_task:task")
+    assert isinstance(result.exception, ModuleNotFoundError)
+    assert result.exception.name == "absent_ta"
 
 
 @pytest.mark.parametrize(

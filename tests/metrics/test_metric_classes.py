@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, NotApplicableWarning
-from dualview_plugin.metrics import DomainMismatch, IdenticalClass, IdenticalSubclass, LabelPoisoning, data_attribution
+from dualview_plugin.metrics import (
+    DomainMismatch,
+    IdenticalClass,
+    IdenticalSubclass,
+    LabelPoisoning,
+    Sparsity,
+    data_attribution,
+)
 from dualview_plugin.metrics.label_poisoning import MAX_CURVES
 from tests.metrics.world import (
     MATRIX,
@@ -180,7 +188,22 @@ def test_refuses_functions_without_a_matrix() -> None:
     with pytest.raises(InvalidValueError, match=r"must be a matrix \(n_test, n_train\), got shape \(5,\)"):
         IdenticalClass(LABELS)(None, X, np.zeros(5, int), explain_func=flat)
     short = data_attribution(lambda model, inputs, targets: np.zeros((1, 7)))
-    with pytest.raises(InvalidValueError, match="one row for each of the 5 test points, got 1 rows"):
+    with pytest.raises(InvalidValueError, match=r"one row for each of its 5 inputs, got shape \(1, 7\)"):
         IdenticalClass(LABELS)(None, X, np.zeros(5, int), explain_func=short)
     with pytest.raises(InvalidTypeError, match="source of data_attribution must be a function"):
         data_attribution("saliency")
+
+
+@pytest.mark.parametrize("n_test", [3, 64, 70, 128, 150])
+def test_a_matrix_that_one_has_goes_in_as_a_function(n_test: int) -> None:
+    """As docs/metrics.md says, whatever the number of test points and the block size."""
+    matrix = np.random.default_rng(0).normal(size=(n_test, 9))
+    x, y = np.zeros((n_test, 2), np.float32), np.zeros(n_test, int)
+    found = Sparsity()(nn.Linear(2, 2), x, y, explain_func=data_attribution(lambda **_: matrix))
+    np.testing.assert_allclose(found, Sparsity()(nn.Linear(2, 2), x, y, a_batch=matrix))
+
+
+def test_a_function_of_another_number_of_rows_is_refused() -> None:
+    matrix, x = np.ones((69, 9)), np.zeros((70, 2), np.float32)
+    with pytest.raises(InvalidValueError, match="explain_func of Sparsity must be a function that returns one row"):
+        Sparsity()(nn.Linear(2, 2), x, np.zeros(70, int), explain_func=data_attribution(lambda **_: matrix))

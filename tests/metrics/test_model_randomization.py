@@ -11,7 +11,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from dualview_plugin.attribution import DualView, GradientSimilarity, RandomAttribution, RepresenterPoints
+from dualview_plugin.attribution import DualView, GradientSimilarity, RandomAttribution, RepresenterPoints, TracIn
 from dualview_plugin.errors import DualViewError, InvalidValueError, NotApplicableWarning
 from dualview_plugin.metrics import ModelRandomization, data_attribution
 from dualview_plugin.metrics.randomised_networks import layers_from_the_top, randomised_networks
@@ -113,3 +113,13 @@ def test_wrong_calls() -> None:
     for layers, got in ((["dropout"], "dropout"), ([], "none")):
         with pytest.raises(InvalidValueError, match=f"layers of ModelRandomization must be some of .* got .*{got}"):
             ModelRandomization(layers=layers)(network(), X_TEST, Y, explain_func=method)
+
+
+def test_checkpoints_of_one_network_score_nan() -> None:
+    model = network()
+    method = TracIn(model, "fc", TRAIN_DATASET, checkpoints=[model.state_dict()], show_progress=False)
+    metric = ModelRandomization()
+    with pytest.warns(NotApplicableWarning, match="explains no other network"):
+        scores = metric(model, X_TEST, Y, explain_func=method, explain_func_kwargs={})
+    assert np.isnan(scores).all()
+    assert len(scores) == N_TEST

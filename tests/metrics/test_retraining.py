@@ -159,3 +159,34 @@ def test_wrong_calls() -> None:
         for message, call in wrong.items():
             with pytest.raises(DualViewError, match=message):
                 call()
+
+
+def test_outputs_are_copied_before_the_network_is_trained_on() -> None:
+    network = nn.Linear(1, 1)
+
+    def same_network(subset: Dataset[Any], seed: int) -> nn.Module:
+        nn.init.constant_(network.weight, sum(float(x) for x, _ in subset))  # type: ignore[attr-defined]
+        return network
+
+    data = TensorDataset(torch.tensor([[1.0], [3.0], [8.0]]), torch.arange(3))
+    found = leave_one_out_effects([0, 2], data, same_network, lambda model: model.weight[0].detach())  # type: ignore[index]
+    np.testing.assert_array_equal(found, [[1.0, 8.0]])
+
+
+@pytest.mark.parametrize("wrong", [lambda model: model.sums[:, None], lambda model: 1.0, lambda model: ["a", "b", "c"]])
+def test_outputs_of_another_kind_are_refused(wrong: Any) -> None:
+    with pytest.raises(DualViewError, match="output of leave_one_out_effects must be a function that returns real"):
+        leave_one_out_effects([0, 1], DATA, train, wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda model: model.sums[:2] > 0, lambda model: model.sums, lambda model: np.ones((3, 1), int)]
+)
+def test_predictions_of_another_kind_are_refused(wrong: Any) -> None:
+    with pytest.raises(DualViewError, match="predict of brittleness must be a function that returns classes"):
+        brittleness(TRUE, [0, 1, 1], DATA, train, wrong, counts=[1])
+
+
+def test_complex_effects_are_refused() -> None:
+    with pytest.raises(DualViewError, match="effects of leave_one_out_correlation must be real numbers"):
+        leave_one_out_correlation(TRUE, TRUE * 1j)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,42 @@ def test_wrong_calls(tmp_path: Path) -> None:
         run(lambda subset, seed: None, tmp_path)
     with pytest.raises(InvalidValueError, match="a network with outputs"):
         run(lambda subset, seed: nn.Linear(N_FEATURES, 2), tmp_path)
+
+
+def test_other_training_inputs_of_the_same_labels_are_refused(tmp_path: Path) -> None:
+    run(Trainer(), tmp_path)
+    other = TensorDataset(TRAIN.tensors[0] + 1, LABELS)
+    with pytest.raises(InvalidValueError, match="got outputs of other train_inputs"):
+        retrain_on_subsets(Trainer(), other, X, Y, DECISIONS, folder=tmp_path, n_subsets=5)
+
+
+def test_data_that_are_augmented_at_each_reading_resume(tmp_path: Path) -> None:
+    class Augmented(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return N_TRAIN
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            x, y = TRAIN[index]
+            return x + torch.rand(1), y
+
+    first, second = Trainer(), Trainer()
+    for train in (first, second):
+        retrain_on_subsets(train, Augmented(), X, Y, DECISIONS, folder=tmp_path, n_subsets=3)
+    assert (len(first.calls), len(second.calls)) == (3, 0)
+
+
+def test_every_random_state_starts_from_the_seed_of_the_subset(tmp_path: Path) -> None:
+    drawn: list[tuple[float, float, float]] = []
+
+    def train(subset: Any, seed: int) -> nn.Module:
+        drawn.append((float(torch.rand(1)), float(np.random.rand()), random.random()))  # noqa: NPY002
+        return nn.Linear(N_FEATURES, N_CLASSES)
+
+    np.random.seed(3)  # noqa: NPY002
+    before = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    run(train, tmp_path / "once")
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # noqa: NPY002
+    random.seed(4)
+    run(train, tmp_path / "again")
+    assert drawn[:5] == drawn[5:]
+    assert [len({one[state] for one in drawn}) for state in range(3)] == [5, 5, 5]

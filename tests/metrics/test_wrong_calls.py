@@ -132,9 +132,9 @@ WRONG: dict[str, Callable[[], Any]] = {
     "attributions of IdenticalClass must be real numbers": lambda: IdenticalClass(LABELS)(
         None, X, Y, explain_func=returns(A.astype(str))
     ),
-    "attributions of IdenticalClass must be one row for each of the 5 test points, got 2": lambda: IdenticalClass(
-        LABELS
-    )(None, X, Y, explain_func=returns(A[:2])),
+    "explain_func of IdenticalClass must be a function that returns one row for each of its 5 inputs": lambda: (
+        IdenticalClass(LABELS)(None, X, Y, explain_func=returns(A[:2]))
+    ),
     "y_batch of IdenticalClass must be integer classes": lambda: IdenticalClass(LABELS)(None, X, X[:, 0], a_batch=A),
     "y_batch of IdenticalClass must be one class for each of the 5": lambda: IdenticalClass(LABELS)(
         None, X, Y[:2], a_batch=A

@@ -9,6 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import TensorDataset
 from dualview_plugin import (
     ConservationWarning,
     DualView,
+    DualViewError,
     GradientSimilarity,
     InvalidValueError,
     Scores,
@@ -26,6 +28,7 @@ from dualview_plugin import (
     write_report,
 )
 from dualview_plugin.demo import small_cnn
+from dualview_plugin.report.curves import mass_curve
 from tests.untouched import assert_untouched
 from tests.worlds import small_world
 
@@ -221,3 +224,71 @@ def test_controls_work_in_a_browser_without_a_word_on_its_console(written: Path,
     assert result["theme"] is True
     assert result["count"] == "6 of 6 test points"
     assert result["broken"] == 0
+
+
+def plain_page(method: object, inputs: torch.Tensor, folder: Path, **options: Any) -> str:
+    """A page without heatmaps."""
+    path = folder / "page.html"
+    write_report(path, method, inputs, k=2, composite=None, show_progress=False, **options)  # type: ignore[arg-type]
+    return path.read_text()
+
+
+def test_another_method_may_not_take_the_methods_name(method: DualView, inputs: torch.Tensor, tmp_path: Path) -> None:
+    other = DualView(method.model, "fc", method.train_dataset, C=1e-4, show_progress=False)
+    with pytest.raises(InvalidValueError, match="others of write_report must be named otherwise than the method"):
+        plain_page(method, inputs, tmp_path, others={"DualView": other})
+    text = plain_page(method, inputs, tmp_path, others={"C = 1e-4": other})
+    [counts] = re.findall(r"Training points that hold this share.*?</table>", text, flags=re.DOTALL)
+    for name, one in (("DualView", method), ("C = 1e-4", other)):
+        shares = one.attribute(inputs).double().abs().sort(dim=1, descending=True).values.cumsum(1)
+        mean = (shares / shares[:, -1:]).mean(0)
+        expected = [int((mean < share - 1e-9).sum()) + 1 for share in (0.5, 0.9, 0.99)]
+        row = counts[counts.index(f"</span>{name}</th>") :]
+        assert [int(cell) for cell in re.findall(r'<td class="number">(\d+)</td>', row)[:3]] == expected
+
+
+def test_counts_between_the_drawn_ones_are_exact() -> None:
+    attributions = torch.zeros(2, 1297)
+    attributions[:, :105] = 1.0
+    curve = mass_curve("M", [attributions])
+    assert [curve.count_for(share) for share in (0.5, 0.9, 0.99)] == [53, 95, 104]
+    assert curve.needed == [95, 95]
+    assert len(curve.drawn()) < 61
+    assert mass_curve("M", [torch.zeros(2, 5)]).count_for(0.5) == 0
+
+
+def test_labels_are_classes_which_the_network_may_lack(method: DualView, inputs: torch.Tensor, tmp_path: Path) -> None:
+    for labels in ([-1] * N_SHOWN, [0.9] * N_SHOWN, ["a"] * N_SHOWN):
+        with pytest.raises(DualViewError, match="test_labels of write_report must be"):
+            plain_page(method, inputs, tmp_path, test_labels=labels)
+    names = [f"name {label}" for label in range(5)]
+    text = plain_page(method, inputs, tmp_path, test_labels=[7] * N_SHOWN, class_names=names)
+    assert len(re.findall(r"<dd[^>]*>7\b", text)) == N_SHOWN
+
+
+def test_methods_without_a_surrogate_speak_of_none(method: DualView, inputs: torch.Tensor, tmp_path: Path) -> None:
+    similarity = GradientSimilarity(method.model, "fc", method.train_dataset, show_progress=False)
+    assert "surrogate" not in plain_page(similarity, inputs, tmp_path).split("Test points</h2>")[1]
+    assert "raise the surrogate's output" in plain_page(method, inputs, tmp_path)
+
+
+def test_images_in_bfloat16_are_shown(method: DualView, inputs: torch.Tensor, tmp_path: Path) -> None:
+    assert plain_page(method, inputs.bfloat16(), tmp_path).count("data:image") > N_SHOWN
+
+
+def test_names_that_are_no_text_are_escaped_and_a_page_is_written_whole(
+    method: DualView, inputs: torch.Tensor, tmp_path: Path
+) -> None:
+    train_ids = [f"file-\udcff-{i}" for i in range(53)]
+    assert "file-\\udcff-" in plain_page(method, inputs, tmp_path, train_ids=train_ids)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_confidence_of_a_network_behind_a_softmax_is_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(20, 4), torch.arange(20) % 3)
+    network = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=1))
+    x = data.tensors[0][:3]
+    text = plain_page(DualView(network, "0", data, C=0.1, show_progress=False), x, tmp_path)
+    shown = [float(value) for value in re.findall(r'data-confidence="([^"]+)"', text)]
+    assert shown == pytest.approx(network(x).max(1).values.tolist(), abs=6e-4)

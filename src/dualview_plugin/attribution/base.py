@@ -696,6 +696,11 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
         with guest(self.model):
             return Placement.of(self.model)(self._data.at(indices.flatten().tolist())[0])
 
+    @property
+    def explains_other_networks(self) -> bool:
+        """Whether :meth:`for_model` takes other networks than this object's."""
+        return True
+
     def for_model(self, model: nn.Module | None) -> Self:
         """This method, or one of the same arguments that is fitted to another network and kept until the next comes.
 
@@ -767,6 +772,18 @@ class DataAttribution(Remembering, Attribution, DataInfluence):  # type: ignore[
             raise StaleFitError(f"{change}: call {self.get_name()}.fit() again, or undo the change")
         if change is not None or self._probe is None:
             self._probe = take_probe(self.extractor, self._data, self.get_name(), self._check_probe)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy: with what its data have to say of themselves, if they are those of the probe."""
+        unchanged = self._probe is not None and self._probe.stamp == self._data.stamp()
+        return {**self.__dict__, "_unchanged": unchanged}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The copy's data are other objects of the same content, and say other things of themselves."""
+        unchanged = state.pop("_unchanged", False)
+        self.__dict__.update(state)
+        if self._probe is not None and unchanged:
+            self._probe = replace(self._probe, stamp=self._data.stamp())
 
     def _change(self) -> str | None:
         """What has changed since the probe was taken, as a sentence."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualview_plugin.data import as_torch_takes_it
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 
 Target: TypeAlias = "int | list[int] | Tensor | np.ndarray[Any, Any] | None"
@@ -23,7 +24,7 @@ def checked_target(target: Target, n_test: int, n_classes: int, owner: str) -> T
     if target is None:
         return None
     try:
-        classes = torch.as_tensor(target)
+        classes = torch.as_tensor(as_torch_takes_it(target) if isinstance(target, np.ndarray) else target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError("target", owner, "an integer or integers", repr(target)[:80]) from error
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:

@@ -199,6 +199,11 @@ class TracIn(DataAttribution):
         return super().rebuilt(model)
 
     @property
+    def explains_other_networks(self) -> bool:
+        """Not with checkpoints, which are those of one network."""
+        return self.checkpoints is None
+
+    @property
     def block_size(self) -> int:
         """Test points in a block, as few as the largest checkpoint's gradients allow."""
         self.ensure_fitted()

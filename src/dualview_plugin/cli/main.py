@@ -116,6 +116,7 @@ def demo(out: Path, quiet: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the score of each test point.")
 def evaluate(methods: tuple[str, ...], metrics: tuple[str, ...], out: Path | None, as_json: bool, **task: Any) -> None:
     """Score methods on TASK: the mean, its 95 % interval over test points, and the seconds it took."""
+    from dualview_plugin.cli.json_text import as_json_text
     from dualview_plugin.cli.work import check_ready_metrics, evaluation, load, table
 
     check_ready_metrics(task["task"], task["modification"], metrics)
@@ -133,8 +134,8 @@ def evaluate(methods: tuple[str, ...], metrics: tuple[str, ...], out: Path | Non
     ]
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    click.echo(json.dumps(rows) if as_json else table(scores))
+        out.write_text(as_json_text(rows, indent=1), encoding="utf-8")
+    click.echo(as_json_text(rows) if as_json else table(scores))
 
 
 @main.command()
@@ -149,12 +150,13 @@ def evaluate(methods: tuple[str, ...], metrics: tuple[str, ...], out: Path | Non
 @click.option("--json", "as_json", is_flag=True, help="Print the training points as JSON.")
 def explain(indices: tuple[int, ...], method: str, k: int, out: Path | None, as_json: bool, **task: Any) -> None:
     """Show the strongest training points for and against the network's decision on chosen test points."""
+    from dualview_plugin.cli.json_text import as_json_text, printable
     from dualview_plugin.cli.work import check_request, explanation, load
 
     check_request(indices, task["n_test"], out)
     found = explanation(load(**task), indices, method, k, out, show_progress=not task["quiet"])
     frame = found.to_pandas()
-    click.echo(frame.to_json(orient="records") if as_json else frame.to_string(index=False))
+    click.echo(as_json_text(frame.to_dict("records")) if as_json else printable(frame.to_string(index=False)))
     if out is not None:
         click.echo(f"written: {out}", err=True)
 
@@ -234,7 +236,7 @@ def verify_stores(folder: Path) -> None:
         click.echo(damage)
     if found:
         raise click.ClickException("damaged files count as missing: build the store again")
-    click.echo("all finished shards are whole")
+    click.echo("all finished shards and kept fits are whole")
 
 
 @main.command()

@@ -14,7 +14,15 @@ import torch
 from dualview_plugin.attribution import FeatureSimilarity
 from dualview_plugin.cli.task import Task
 from dualview_plugin.errors import CacheWarning, InvalidValueError
-from dualview_plugin.storage import Column, ShardStore, Storage, StoreIdentity, StoreReport
+from dualview_plugin.storage import (
+    Column,
+    DamagedFileError,
+    ShardStore,
+    Storage,
+    StoreIdentity,
+    StoreReport,
+    read_saved,
+)
 
 _OWNER = "dualview store"
 _IDENTITY = ("kind", "key", "n_rows", "shard_size")
@@ -78,7 +86,7 @@ def stores_in(folder: Path) -> list[FoundStore]:
 
 
 def damages(store: FoundStore) -> Iterator[str]:
-    """What is wrong with a store's finished shards, as sentences; every file is read and its checksum compared."""
+    """What is wrong with a store's shards and kept fits, as sentences; every file is read and its checksum compared."""
     manifest = store.manifest
     parts = {name: value for name, value in manifest.items() if name not in (*_IDENTITY, "format", "checksum")}
     identity = StoreIdentity(manifest["kind"], manifest["key"], manifest["n_rows"], manifest["shard_size"], parts)
@@ -91,6 +99,11 @@ def damages(store: FoundStore) -> Iterator[str]:
                 width = widths[0] if widths else None
                 opened.read(shard, Column(name, getattr(torch, entry["dtype"]), width, limit=n_rows))
     yield from (str(warning.message) for warning in caught if issubclass(warning.category, CacheWarning))
+    for path in sorted(store.folder.glob("*.zip")):
+        try:
+            read_saved(path, room=store.folder)
+        except (DamagedFileError, OSError) as error:
+            yield f"{path}: {error}"
 
 
 def _found(folder: Path) -> FoundStore:

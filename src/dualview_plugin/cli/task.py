@@ -18,6 +18,7 @@ from torch.utils.data import TensorDataset
 
 from dualview_plugin.demo import load_digits, small_cnn, train
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.metrics.arguments import check_class_labels
 from dualview_plugin.modifications import GroupedClasses, MarkedImages, PoisonedLabels
 
 _OWNER = "dualview"
@@ -93,7 +94,7 @@ def own_task(name: str) -> Task:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the user's module was found, and misses another one
         raise InvalidValueError("TASK", _OWNER, "a module that Python finds from this folder", module_name) from error
     function = getattr(module, function_name, None)
@@ -125,13 +126,18 @@ def _checked(task: Task, name: str) -> Task:
         task.x_test = torch.as_tensor(task.x_test)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError("x_test", name, "a tensor or an array", type(task.x_test).__name__) from error
-    if task.x_test.ndim == 0:
-        raise InvalidValueError("x_test", name, "of shape (n_test, …)", "a number")
+    if task.x_test.ndim == 0 or len(task.x_test) == 0:
+        got = f"shape {tuple(task.x_test.shape)}"
+        raise InvalidValueError("x_test", name, "one test point at least, of shape (n_test, …)", got)
+    task.x_test = task.x_test.detach()
     for field_name in ("y_test", "target", "test_subclasses", "test_ids"):
         values = getattr(task, field_name)
         if values is not None and (not hasattr(values, "__len__") or len(values) != len(task.x_test)):
             got = str(len(values)) if hasattr(values, "__len__") else type(values).__name__
             raise InvalidValueError(field_name, name, f"one for each of {len(task.x_test)} test points", got)
+    for field_name in ("y_test", "target", "test_subclasses"):
+        if (values := getattr(task, field_name)) is not None:
+            setattr(task, field_name, torch.from_numpy(check_class_labels(values, field_name, name)))
     return task
 
 

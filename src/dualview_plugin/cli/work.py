@@ -19,6 +19,7 @@ from dualview_plugin.cli.catalogue import METHODS, METRICS, TRUTHS
 from dualview_plugin.cli.task import Task, own_task, ready_task
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
 from dualview_plugin.metrics import DataAttributionMetric
+from dualview_plugin.metrics.sources.arrays import to_array
 from dualview_plugin.network import decisions
 from dualview_plugin.plots import plot_training_points
 from dualview_plugin.report import Scores, TopPoints, top_points, write_report
@@ -112,7 +113,7 @@ def evaluation(task: Task, methods: Sequence[str], metrics: Sequence[str], show_
         metrics = [name for name in METRICS if name != "model-randomization" and not _missing(task, name)]
     for name in metrics:
         _check_truth(name, _missing(task, name))
-    classes, inputs = explained(task).numpy(), task.x_test.cpu().numpy()
+    classes, inputs = explained(task).numpy(), to_array(task.x_test)
     scores = []
     with tqdm(total=len(methods) * len(metrics), desc="scores", disable=not show_progress) as bar:
         for method_name in methods:

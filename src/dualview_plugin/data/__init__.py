@@ -1,6 +1,6 @@
 """Training and test data as counted streams in the dataset's own order."""
 
-from dualview_plugin.data.conversion import as_batch, as_tensor, with_arguments
+from dualview_plugin.data.conversion import as_batch, as_tensor, as_torch_takes_it, with_arguments
 from dualview_plugin.data.counted_stream import CountedStream
 from dualview_plugin.data.identity import KnownContent, SamplesDigest, known_content
 from dualview_plugin.data.labels import LabelFunction
@@ -22,6 +22,7 @@ __all__ = [
     "TrainingData",
     "as_batch",
     "as_tensor",
+    "as_torch_takes_it",
     "kept_generator",
     "known_content",
     "n_samples_in_order",

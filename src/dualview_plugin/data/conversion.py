@@ -22,8 +22,8 @@ def as_tensor(inputs: object, owner: str, parameter: str) -> Tensor:
     """
     if isinstance(inputs, np.ndarray):
         try:
-            return torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
-        except TypeError as error:
+            return torch.from_numpy(as_torch_takes_it(inputs))
+        except (TypeError, ValueError) as error:
             raise InvalidTypeError(parameter, owner, "an array of numbers", f"dtype {inputs.dtype}") from error
     if not isinstance(inputs, Tensor):
         constraint = "a tensor, an array or a DataLoader, or tuples and dictionaries of tensors"
@@ -33,6 +33,11 @@ def as_tensor(inputs: object, owner: str, parameter: str) -> Tensor:
     if inputs.layout is not torch.strided or inputs.is_quantized or inputs.is_meta:
         raise InvalidTypeError(parameter, owner, "a dense tensor with values", f"{inputs.layout}, {inputs.device}")
     return inputs
+
+
+def as_torch_takes_it(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array in the machine's order of bytes, with positive strides, that may be written to; copied if needed."""
+    return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"])
 
 
 def as_batch(inputs: Any, owner: str, parameter: str) -> Batch:

@@ -17,10 +17,15 @@ def check_attributions(attributions: NDArray[Any], owner: str) -> None:
     if np.ndim(attributions) != 2:
         constraint = "a matrix (n_test, n_train)"
         raise InvalidValueError("attributions", owner, constraint, f"shape {np.shape(attributions)}")
-    if not (np.issubdtype(attributions.dtype, np.number) or attributions.dtype == np.bool_):
+    if not is_real(attributions):
         raise InvalidTypeError("attributions", owner, "real numbers", f"values of type {attributions.dtype}")
     if not np.isfinite(attributions).all():
         raise InvalidValueError("attributions", owner, "finite", "NaN or infinite values")
+
+
+def is_real(values: NDArray[Any]) -> bool:
+    """Whether an array holds real numbers, integers or booleans."""
+    return any(np.issubdtype(values.dtype, kind) for kind in (np.floating, np.integer, np.bool_))
 
 
 def check_k(k: int, n_train: int, owner: str) -> None:

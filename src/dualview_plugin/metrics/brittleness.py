@@ -44,7 +44,8 @@ def brittleness(
         turns it.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument breaks its constraint, or ``train`` returns no network.
+        InvalidTypeError, InvalidValueError: an argument breaks its constraint, ``train`` returns no network, or
+            ``predict`` not one class for each test point.
 
     Source: Ilyas et al. 2022 (datamodels).
     Differs: counts are tried upwards, so that the smallest is found also where the effect is not monotone.
@@ -79,10 +80,19 @@ def brittleness(
         order = shuffled[np.argsort(-row[shuffled], kind="stable")]
         for size in sizes:
             model = trained_on(train, data.dataset, np.sort(order[size:]), seed, owner)
-            if to_array(predict(model))[point] != decided[point]:
+            if _predicted(predict, model, n_test, owner)[point] != decided[point]:
                 found[point] = size
                 break
     return found
+
+
+def _predicted(predict: Callable[[nn.Module], ArrayLike], model: nn.Module, n_test: int, owner: str) -> NDArray[Any]:
+    """The classes that a network takes the test points for, (n_test,)."""
+    classes = to_array(predict(model))
+    if classes.shape != (n_test,) or not (np.issubdtype(classes.dtype, np.integer) or classes.dtype == np.bool_):
+        got = f"{classes.dtype} of shape {classes.shape}"
+        raise InvalidValueError("predict", owner, f"a function that returns classes, ({n_test},)", got)
+    return classes
 
 
 def _checked_counts(counts: Sequence[int], n_train: int, owner: str) -> list[int]:

@@ -76,8 +76,9 @@ def domain_mismatch_auprc(attributions: NDArray[Any], marked: NDArray[np.bool_])
 
 def average_precision(values: NDArray[Any], marked: NDArray[np.bool_]) -> float:
     """The step-wise area for one test point; equal values enter the ranking together."""
-    order = np.argsort(-values)
-    descending, found = values[order], np.cumsum(marked[order])
+    numbers = values.astype(np.float64)  # unsigned integers have no negative
+    order = np.argsort(-numbers)
+    descending, found = numbers[order], np.cumsum(marked[order])
     last_of_tie = np.append(descending[1:] != descending[:-1], True)
     places, found = np.flatnonzero(last_of_tie) + 1, found[last_of_tie]
     return float(np.sum(np.diff(found, prepend=0) * found / places) / found[-1])

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.metrics.arguments import check_attributions, check_class_labels
+from dualview_plugin.metrics.arguments import check_attributions, check_class_labels, is_real
 from dualview_plugin.metrics.base import AttributionRows, DataAttributionMetric, MetricOptions
 from dualview_plugin.metrics.rank_correlation import correlation_of_ranks
 from dualview_plugin.metrics.sources import AttributionSource
@@ -44,7 +44,8 @@ def leave_one_out_effects(
         (n_test, n_removed); positive where the point was a proponent.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument breaks its constraint, or ``train`` returns no network.
+        InvalidTypeError, InvalidValueError: an argument breaks its constraint, ``train`` returns no network, or
+            ``output`` not one number for each test point.
 
     Cost: n_removed + 1 trainings.
 
@@ -65,11 +66,19 @@ def leave_one_out_effects(
     positions = _checked_removed(removed, len(data), owner)
     check_integer(seed, "seed", owner, minimum=0)
     everything = np.arange(len(data))
-    full = to_array(output(trained_on(train, data.dataset, everything, seed, owner))).astype(np.float64)
-    without = [
-        to_array(output(trained_on(train, data.dataset, np.delete(everything, point), seed, owner)))
-        for point in positions
-    ]
+
+    def outputs(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        values = to_array(output(trained_on(train, data.dataset, chosen, seed, owner)))
+        if values.ndim != 1 or not is_real(values):
+            got = f"{values.dtype} of shape {values.shape}"
+            raise InvalidValueError("output", owner, "a function that returns real numbers, (n_test,)", got)
+        return values.astype(np.float64)  # a copy: the network may be trained on
+
+    full = outputs(everything)
+    without = [outputs(np.delete(everything, point)) for point in positions]
+    if any(len(one) != len(full) for one in without):
+        got = f"{sorted({len(full), *map(len, without)})} numbers"
+        raise InvalidValueError("output", owner, "a function that always returns as many numbers", got)
     effects: NDArray[np.float64] = (full - np.stack(without)).T
     return effects
 
@@ -123,7 +132,7 @@ def _correlation(attributions: NDArray[Any], effects: NDArray[np.float64]) -> ND
 def _checked_effects(effects: ArrayLike, owner: str) -> NDArray[np.float64]:
     """The effects as a finite matrix of two columns at least."""
     values = to_array(effects)
-    if not np.issubdtype(values.dtype, np.number):
+    if not is_real(values):
         raise InvalidTypeError("effects", owner, "real numbers", f"values of type {values.dtype}")
     if values.ndim != 2 or values.shape[1] < 2 or not np.isfinite(values).all():
         got = "NaN or infinite values" if values.ndim == 2 and values.shape[1] > 1 else f"shape {values.shape}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -25,12 +23,14 @@ from dualview_plugin.data import TrainingData, as_batch
 from dualview_plugin.errors import CacheWarning, InvalidTypeError, InvalidValueError
 from dualview_plugin.metrics.arguments import check_class_labels, check_length
 from dualview_plugin.metrics.sources.arrays import Array, logits_of, row_slices
-from dualview_plugin.network import are_probabilities, fingerprint, preserved_random_state
+from dualview_plugin.network import are_probabilities, fingerprint, preserved_random_state, seed_random_states
+from dualview_plugin.storage import write_whole
 from dualview_plugin.validation import check_fraction, check_integer
 
 Train: TypeAlias = Callable[[Dataset[Any], int], nn.Module]
 _OWNER = "retrain_on_subsets"
-_FORMAT = 1
+_FORMAT = 2
+_N_PROBES = 128  # training points by which data that do not lie in memory are recognised
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def retrain_on_subsets(
     """Retrain on random subsets of the training data, and keep what each network says of the test points.
 
     Each subset's outputs are a file of their own in ``folder``, written whole or not at all. A broken-off call goes on
-    where it stopped, and a larger ``n_subsets`` adds to what is there. A manifest refuses other settings.
+    where it stopped, and a larger ``n_subsets`` adds to what is there. A manifest refuses other settings and
+    other data. Data that do not lie in memory are recognised by 128 samples.
 
     Args:
         train: ``train(subset, seed) -> network``; called with a part of the training data and a seed of its own. The
@@ -194,7 +195,7 @@ def _checked_points(x_test: Any, labels: ArrayLike, decisions: ArrayLike) -> Tes
 def trained_on(train: Train, dataset: Any, chosen: NDArray[np.int64], seed: int, owner: str) -> nn.Module:
     """The network that ``train`` makes of these training points."""
     with preserved_random_state():
-        torch.manual_seed(seed)
+        seed_random_states(seed)
         model = train(Subset(dataset, chosen.tolist()), seed)
     if not isinstance(model, nn.Module):
         raise InvalidTypeError("train", owner, "a function that returns a torch.nn.Module", type(model).__name__)
@@ -222,12 +223,14 @@ def _manifest(
 ) -> dict[str, Any]:
     """What stored outputs depend on, as JSON gives it back."""
     train_labels = torch.cat([labels for _, labels in data.batches()])
+    readings = {data.identity(n_probes=_N_PROBES).digest for _ in range(2)}
     manifest = {
         "format": _FORMAT,
         "n_train": len(data),
         "n_chosen": n_chosen,
         "seed": seed,
         "train_labels": fingerprint(train_labels),
+        "train_inputs": readings.pop() if len(readings) == 1 else "others at each reading",
         "test_points": fingerprint(*leaves(points.inputs), *map(torch.as_tensor, (points.labels, points.decisions))),
         "settings": dict(settings or {}),
     }
@@ -275,15 +278,3 @@ def _save(path: Path, arrays: dict[str, Array]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_whole(path, buffer.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

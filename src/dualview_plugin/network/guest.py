@@ -32,7 +32,7 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     Restored are the modes, hooks, attributes, parameters and buffers of each module, what lists, tensors and generators
     among its attributes hold, and the random states of torch, NumPy and Python. In the block autocast, inference mode
     and checkpoints are off and compiled code runs eagerly, so that hooks run, gradients exist, and values do
-    not depend on the caller's context. Threads take turns.
+    not depend on the caller's context. Backward hooks do not run, which change gradients. Threads take turns.
     """
     with _ONE_VISIT:
         if any(other is model for other in _visited):
@@ -56,9 +56,28 @@ def _same_state(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _untouched_run(model: nn.Module) -> Iterator[None]:
-    """Eval mode, plain arithmetic, and no compiled code."""
-    with _eager(model), evaluating(model), _plain_arithmetic():
+    """Eval mode, plain arithmetic, no compiled code, and gradients that no hook changes."""
+    with _eager(model), evaluating(model), _plain_arithmetic(), _no_backward_hooks(model):
         yield
+
+
+@contextmanager
+def _no_backward_hooks(model: nn.Module) -> Iterator[None]:
+    """Parameters and modules without backward hooks: those that clip or scale gradients serve a training.
+
+    Those of modules come back with all else that the modules hold, by :func:`restored`.
+    """
+    hooks = [(parameter, parameter._backward_hooks) for parameter in model.parameters() if parameter._backward_hooks]
+    try:
+        for parameter, _ in hooks:
+            parameter._backward_hooks = None
+        for module in model.modules():
+            module._backward_hooks.clear()
+            module._backward_pre_hooks.clear()
+        yield
+    finally:
+        for parameter, own in hooks:
+            parameter._backward_hooks = own
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -60,7 +61,8 @@ class ImageGrid:
         """Write a text centred in a group, ``above`` inches over the top of a row."""
         x = (self._lefts[group] + self._group_widths[group] / 2) / self._width
         y = (self._tops[row] + above) / self._height
-        self.figure.text(x, y, text, color=color, weight=weight, fontsize=size, ha="center", va="center")
+        style: dict[str, Any] = {"color": color, "weight": weight, "fontsize": size}
+        self.figure.text(x, y, text, ha="center", va="center", parse_math=False, **style)
 
     def _axes(self, left: float, bottom: float, width: float, height: float, label: str) -> Axes:
         """New axes at this place, in inches."""
@@ -71,6 +73,6 @@ class ImageGrid:
 def show_image(axes: Axes, image: Image, title: str = "", frame_color: str | None = None) -> None:
     """Draw an image with values in [0, 1], with its title and a coloured frame if a colour is given."""
     axes.imshow(image, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-    axes.set_title(title, fontsize=FONT_SIZE, pad=3)
+    axes.set_title(title, fontsize=FONT_SIZE, pad=3, parse_math=False)
     if frame_color is not None:
         axes.spines[:].set(visible=True, color=frame_color, linewidth=1.6)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dualview_plugin.errors import InvalidValueError
@@ -42,7 +43,10 @@ def display_image(image: Tensor | Image, to_display: ToDisplay | None, owner: st
 
 def as_array(values: Any) -> Image:
     """A NumPy array of a tensor on any device, or of anything that NumPy reads."""
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    tensor = values.detach().cpu()
+    return tensor.float().numpy() if tensor.dtype is torch.bfloat16 else tensor.numpy()  # NumPy has no bfloat16
 
 
 def image_at(images: Any, index: int) -> Tensor | Image:

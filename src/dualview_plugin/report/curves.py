@@ -21,19 +21,24 @@ class MassCurve:
 
     Attributes:
         method: the method's name.
-        counts: numbers of training points, ascending.
-        shares: the mean share of the mass that so many points hold, in [0, 1].
+        shares: the mean share of the mass that 1, 2, … training points hold, in [0, 1], (n_train,).
         needed: for each test point, how many training points hold 90 % of its mass; 0 where all τ are zero.
     """
 
     method: str
-    counts: NDArray[np.int64]
     shares: NDArray[np.float64]
     needed: list[int]
 
     def count_for(self, share: float) -> int:
-        """The smallest number in ``counts`` of points that hold this share."""
-        return int(self.counts[int(np.argmax(self.shares >= share - 1e-9))])
+        """The smallest number of training points that hold this share; 0 if all attributions are zero."""
+        reached = self.shares >= share - 1e-9
+        return int(np.argmax(reached)) + 1 if reached.any() else 0
+
+    def drawn(self) -> list[tuple[int, float]]:
+        """Numbers of training points, evenly spaced as the drawing's axis has them, and their shares."""
+        n_train = len(self.shares)
+        counts = np.unique(np.geomspace(1, n_train, _N_POINTS).round().astype(np.int64)).tolist()
+        return [(count, float(self.shares[count - 1])) for count in counts]
 
 
 def mass_curve(method: str, blocks: Iterable[Tensor]) -> MassCurve:
@@ -48,8 +53,8 @@ def mass_curve(method: str, blocks: Iterable[Tensor]) -> MassCurve:
         >>> import torch
         >>> from dualview_plugin.report.curves import mass_curve
         >>> curve = mass_curve("M", [torch.tensor([[3.0, -1.0, 0.0], [0.0, 0.0, 4.0]])])
-        >>> curve.counts.tolist(), curve.shares.tolist(), curve.needed
-        ([1, 2, 3], [0.875, 1.0, 1.0], [2, 1])
+        >>> curve.shares.tolist(), curve.needed, curve.count_for(0.8)
+        ([0.875, 1.0, 1.0], [2, 1], 1)
     """
     total: Tensor | None = None
     n_rows = 0
@@ -62,10 +67,7 @@ def mass_curve(method: str, blocks: Iterable[Tensor]) -> MassCurve:
         part = shares[some].sum(dim=0).cpu()
         total, n_rows = part if total is None else total + part, n_rows + int(some.sum())
     assert total is not None  # test inputs are never empty
-    n_train = len(total)
-    counts = np.unique(np.geomspace(1, n_train, _N_POINTS).round().astype(np.int64))
-    mean = (total / max(n_rows, 1))[torch.from_numpy(counts - 1)].numpy()
-    return MassCurve(method, counts, mean, needed)
+    return MassCurve(method, (total / max(n_rows, 1)).numpy(), needed)
 
 
 def svg(curves: list[MassCurve]) -> str:
@@ -73,7 +75,7 @@ def svg(curves: list[MassCurve]) -> str:
 
     The lines have the classes ``line-0``, ``line-1`` and so on, which the page colours.
     """
-    n_train = int(curves[0].counts[-1])
+    n_train = len(curves[0].shares)
     decades = max(float(np.log10(n_train)), 1e-9)
     inner_width, inner_height = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
 
@@ -93,7 +95,7 @@ def svg(curves: list[MassCurve]) -> str:
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{y_of(0):.1f}" y2="{y_of(1):.1f}"/>')
         parts.append(f'<text x="{x:.1f}" y="{y_of(0) + 16:.1f}" text-anchor="middle">{10**power:,}</text>')
     for number, curve in enumerate(curves):
-        points = " ".join(f"{x_of(c):.1f},{y_of(s):.1f}" for c, s in zip(curve.counts, curve.shares, strict=True))
+        points = " ".join(f"{x_of(c):.1f},{y_of(s):.1f}" for c, s in curve.drawn())
         parts.append(f'<polyline class="line line-{number % 8}" points="{points}"/>')
     label = f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 6}" text-anchor="middle">training points, strongest first</text>'
     return (

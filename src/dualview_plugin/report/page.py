@@ -19,6 +19,7 @@ from dualview_plugin.attribution import DataAttribution, FeatureKernelAttributio
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
+from dualview_plugin.metrics.arguments import check_class_labels
 from dualview_plugin.network import are_probabilities
 from dualview_plugin.plots.images import ToDisplay, display_image
 from dualview_plugin.report.curves import mass_curve, svg
@@ -26,6 +27,7 @@ from dualview_plugin.report.heatmaps import Heatmaps, heatmaps
 from dualview_plugin.report.images import data_uri
 from dualview_plugin.report.scores import Scores
 from dualview_plugin.report.top_points import TopPoints, top_points
+from dualview_plugin.storage import write_whole
 from dualview_plugin.version import __version__
 
 _OWNER = "write_report"
@@ -71,14 +73,14 @@ def write_report(
         composite: the composite for the heatmaps, as :class:`PairwiseRelevance` takes it; None: no heatmaps. Methods
             without a feature kernel and inputs that are no images get none.
         scores: what to put into the table of scores, a row for each pair of method and metric.
-        others: further methods for the curves, by name.
+        others: further methods for the curves, by names other than the method's own.
         show_progress: a progress bar over the test points.
 
     Returns:
         The path of the file.
 
     Raises:
-        InvalidTypeError, InvalidValueError: as :func:`top_points`, or labels of the wrong length.
+        InvalidTypeError, InvalidValueError: as :func:`top_points`, or labels that are none or of the wrong length.
 
     Warns:
         ConservationWarning: the heatmaps of some test points are not to be trusted; their cards say why.
@@ -100,10 +102,11 @@ def write_report(
     names = {"test_ids": test_ids, "train_ids": train_ids, "class_names": class_names}
     top = top_points(method, inputs, k, target=target, **names)  # type: ignore[arg-type]
     labels = _labels(test_labels, len(top))
+    compared = _all(method, others)
     with method.visit():
         batches = [batch for batch, _ in method.blocks(inputs, top.target)]
     facts = _Facts.of(method, inputs, top)
-    curves = [mass_curve(name, one.attribute_blocks(inputs, top.target)) for name, one in _all(method, others).items()]
+    curves = [mass_curve(name, one.attribute_blocks(inputs, top.target)) for name, one in compared.items()]
     test_images = _image_batches(batches)
     images = None
     if test_images is not None:
@@ -140,7 +143,7 @@ def write_report(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text.encode("utf-8", "backslashreplace"))  # names of files may be no UTF-8
     if n_off := sum(one.warning is not None for one in maps):
         warnings.warn(
             f"relevance is not conserved in heatmaps of {n_off} of {len(top)} test points: their cards say so. Another "
@@ -188,16 +191,22 @@ class _Facts:
 
 def _all(method: DataAttribution, others: Mapping[str, DataAttribution] | None) -> dict[str, DataAttribution]:
     """The method and the others, by name."""
+    if method.get_name() in (others or {}):
+        constraint = f"named otherwise than the method itself, {method.get_name()!r}"
+        raise InvalidValueError("others", _OWNER, constraint, sorted(others or {}))
     return {method.get_name(): method, **(others or {})}
 
 
 def _labels(labels: Sequence[int] | Tensor | None, n_test: int) -> list[int] | None:
-    """The true labels as integers, if there are any."""
+    """The true labels as integers, if there are any; the network may lack their classes."""
     if labels is None:
         return None
     if len(labels) != n_test:
         raise InvalidValueError("test_labels", _OWNER, f"one label for each of {n_test} test points", len(labels))
-    return [int(label) for label in labels]
+    found = check_class_labels(labels, "test_labels", _OWNER)
+    if found.min() < 0:
+        raise InvalidValueError("test_labels", _OWNER, "classes from 0", int(found.min()))
+    return [int(label) for label in found]
 
 
 def _image_batches(batches: list[Any]) -> list[Tensor] | None:

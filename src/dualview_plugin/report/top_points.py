@@ -53,7 +53,8 @@ class TopPoints:
 
     def class_name(self, label: int) -> str:
         """The name of a class."""
-        return str(label) if self.class_names is None else str(self.class_names[label])
+        named = self.class_names is not None and label < len(self.class_names)
+        return str(self.class_names[label]) if self.class_names is not None and named else str(label)
 
     def train_id(self, index: int) -> object:
         """The name of a training point."""

@@ -2,7 +2,7 @@
 
 from dualview_plugin.storage.arrays import dtype_name, mapped_array
 from dualview_plugin.storage.checksums import checksum
-from dualview_plugin.storage.files import DamagedFileError, remove_leftovers
+from dualview_plugin.storage.files import DamagedFileError, remove_leftovers, write_whole
 from dualview_plugin.storage.locks import Claim
 from dualview_plugin.storage.options import Storage
 from dualview_plugin.storage.report import StoreReport
@@ -24,4 +24,5 @@ __all__ = [
     "remove_leftovers",
     "shard_size_for",
     "write_saved",
+    "write_whole",
 ]

@@ -42,11 +42,20 @@ class FunctionSource(AttributionSource):
         return FunctionSource(self._function, model, self._arguments, self._batch_size, self._owner)
 
     def blocks(self, inputs: TestArrays, target: Array | None) -> Iterator[Array]:
-        """Consecutive blocks of rows, (n_block, n_train)."""
-        for rows in row_slices(n_rows(inputs), self._batch_size):
+        """Consecutive blocks of rows, (n_block, n_train); of a function that returns all rows each time, its part.
+
+        Raises:
+            InvalidValueError: it returns another number of rows.
+        """
+        n_test = n_rows(inputs)
+        for rows in row_slices(n_test, self._batch_size):
             classes = self._decisions(rows_of(inputs, rows)) if target is None else target[rows]
-            block = self._function(model=self._model, inputs=rows_of(inputs, rows), targets=classes, **self._arguments)
-            yield to_array(block)
+            values = self._function(model=self._model, inputs=rows_of(inputs, rows), targets=classes, **self._arguments)
+            block, n_block = to_array(values), rows.stop - rows.start
+            if block.ndim == 2 and len(block) not in (n_block, n_test):
+                constraint = f"a function that returns one row for each of its {n_block} inputs"
+                raise InvalidValueError("explain_func", self._owner, constraint, f"shape {block.shape}")
+            yield block[rows] if block.ndim == 2 and len(block) != n_block else block
 
     def _decisions(self, inputs: Array) -> Array:
         """The network's decisions, (n_block,)."""

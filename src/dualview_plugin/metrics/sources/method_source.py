@@ -39,8 +39,10 @@ class MethodSource(AttributionSource):
         return self._given.n_train_
 
     @property
-    def network(self) -> nn.Module:
-        """The network that the metric was called with, or the method's own."""
+    def network(self) -> nn.Module | None:
+        """The network that the metric was called with, or the method's own; None if it explains no other."""
+        if not self._given.explains_other_networks:
+            return None
         return self._given.model if self._model is None else self._model
 
     def for_network(self, model: nn.Module) -> MethodSource:
