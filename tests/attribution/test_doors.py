@@ -435,7 +435,7 @@ def test_networks_of_another_kind_are_refused_in_words(make: str, method: type[D
 
 def test_arrays_of_every_layout_and_order_of_bytes() -> None:
     world = small_world()
-    method = DualView(world.model, "fc", world.train_dataset, show_progress=False)
+    method = DualView(world.model, "fc", world.train, show_progress=False)
     expected, x = method.attribute(world.x_test, TARGET), world.x_test.numpy()
     for inputs in (x.astype(x.dtype.newbyteorder()), x[::-1].copy()[::-1], np.asfortranarray(x)):
         for target in (TARGET.numpy()[::-1].copy()[::-1], TARGET.numpy().astype(">i8"), TARGET.numpy().astype(">i2")):
