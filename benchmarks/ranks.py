@@ -2,7 +2,8 @@
 
     python -m benchmarks.ranks --data digits
 
-A method without a score of a metric has no rank there. Equal scores share their mean rank. Ranks are means over seeds.
+A method has a rank in a metric if it has a score with every seed. Equal scores share their mean rank. Ranks are means
+over seeds.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ def ranks(scores: Sequence[Row]) -> dict[str, dict[str, float]]:
     """
     by_seed: dict[tuple[str, str], list[float]] = {}
     for metric, direction in DIRECTIONS.items():
-        for seed in sorted({row["seed"] for row in scores}):
-            group = [
-                row for row in scores if (row["metric"], row["seed"]) == (metric, seed) and row["score"] is not None
-            ]
+        of_metric = [row for row in scores if row["metric"] == metric and row["score"] is not None]
+        seeds = {row["seed"] for row in of_metric}
+        seeds_of = {row["method"]: set[int]() for row in of_metric}
+        for row in of_metric:
+            seeds_of[row["method"]].add(row["seed"])
+        for seed in sorted(seeds):
+            group = [row for row in of_metric if row["seed"] == seed and seeds_of[row["method"]] == seeds]
             for row, rank in zip(group, rankdata([-direction * row["score"] for row in group]), strict=True):
                 by_seed.setdefault((row["method"], metric), []).append(float(rank))
     found: dict[str, dict[str, float]] = {}

@@ -19,7 +19,6 @@ from dualview_plugin.attribution import DataAttribution, FeatureKernelAttributio
 from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
-from dualview_plugin.metrics.arguments import check_class_labels
 from dualview_plugin.network import are_probabilities
 from dualview_plugin.plots.images import ToDisplay, display_image
 from dualview_plugin.report.curves import mass_curve, svg
@@ -28,6 +27,7 @@ from dualview_plugin.report.images import data_uri
 from dualview_plugin.report.scores import Scores
 from dualview_plugin.report.top_points import TopPoints, top_points
 from dualview_plugin.storage import write_whole
+from dualview_plugin.validation import check_integer
 from dualview_plugin.version import __version__
 
 _OWNER = "write_report"
@@ -203,10 +203,8 @@ def _labels(labels: Sequence[int] | Tensor | None, n_test: int) -> list[int] | N
         return None
     if len(labels) != n_test:
         raise InvalidValueError("test_labels", _OWNER, f"one label for each of {n_test} test points", len(labels))
-    found = check_class_labels(labels, "test_labels", _OWNER)
-    if found.min() < 0:
-        raise InvalidValueError("test_labels", _OWNER, "classes from 0", int(found.min()))
-    return [int(label) for label in found]
+    numbers = (label.item() if hasattr(label, "item") else label for label in labels)
+    return [check_integer(number, "test_labels", _OWNER, minimum=0) for number in numbers]
 
 
 def _image_batches(batches: list[Any]) -> list[Tensor] | None:
