@@ -308,6 +308,7 @@ _BIG = {
         ),
     ),
     "sparsity": (("standard",), ("sparsity, Hoyer", "sparsity, l0", "sparsity, 90 % of the mass")),
+    "top points": (("standard",), ("distinct top points", "commonest top point")),
     "hubs": (("marked",), ("distinct top points", "commonest top point", "Domain Mismatch")),
 }
 

@@ -214,3 +214,19 @@ def test_the_type_of_the_error_is_the_built_in_one() -> None:
         TrainingData(3, 4, "Owner")
     with pytest.raises(ValueError, match="fixed order"):
         TrainingData(loader(shuffle=True), 4, "Owner")
+
+
+@pytest.mark.parametrize("columns", [tuple, list, lambda pair: tuple(part.numpy() for part in pair)])
+def test_columns_in_a_tuple_are_no_samples(columns: Any) -> None:
+    pair = (torch.zeros(6, 2), torch.arange(6) % 2)
+    with pytest.raises(InvalidTypeError, match=r"samples \(input, label\), such as TensorDataset.* of 2 arrays"):
+        TrainingData(columns(pair), 4, "example")
+
+
+def test_a_dictionary_is_a_dataset_if_its_keys_are_positions() -> None:
+    with pytest.raises(InvalidTypeError, match=r"a dataset of samples: one of the values.*got a dict of \['train'\]"):
+        TrainingData({"train": [(torch.zeros(2), 0)]}, 4, "example")  # type: ignore[arg-type]
+    by_position = {index: (torch.full((2,), float(index)), index % 2) for index in range(5)}
+    ((inputs, labels),) = TrainingData(by_position, 5, "example").batches()  # type: ignore[arg-type]
+    assert inputs.shape == (5, 2)
+    assert labels.tolist() == [0, 1, 0, 1, 0]

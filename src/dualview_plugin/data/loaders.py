@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
@@ -16,13 +18,23 @@ _ADVICE = "pass the dataset itself, or DataLoader(dataset, batch_size=…, colla
 
 
 def check_dataset(dataset: Any, owner: str, parameter: str) -> None:
-    """Refuse what has no length and no items by index, and what is empty."""
+    """Refuse what has no length and no items by position, and what is empty."""
     map_style = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if isinstance(dataset, (IterableDataset, str)) or not map_style:
         constraint = "a map-style Dataset or a DataLoader over one; of a stream, CountedStream(dataset, n_samples)"
         raise InvalidTypeError(parameter, owner, constraint, type(dataset).__name__)
+    if isinstance(dataset, Mapping) and 0 not in dataset:
+        constraint = "a dataset of samples: one of the values, or TensorDataset(inputs, labels) of two"
+        raise InvalidTypeError(parameter, owner, constraint, f"a {type(dataset).__name__} of {list(dataset)[:3]}")
     if len(dataset) == 0:
         raise InvalidValueError(parameter, owner, "not empty, at least one sample", "0 samples")
+
+
+def refuse_columns(dataset: Any, owner: str, parameter: str) -> None:
+    """Refuse arrays of inputs and labels that stand side by side in a tuple."""
+    if isinstance(dataset, (tuple, list)) and all(isinstance(part, (Tensor, np.ndarray)) for part in dataset):
+        constraint = "a dataset of samples (input, label), such as TensorDataset(inputs, labels)"
+        raise InvalidTypeError(parameter, owner, constraint, f"a {type(dataset).__name__} of {len(dataset)} arrays")
 
 
 def check_loader(loader: DataLoader[Any], owner: str, parameter: str) -> None:

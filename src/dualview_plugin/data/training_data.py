@@ -21,6 +21,7 @@ from dualview_plugin.data.loaders import (
     counted_batches,
     kept_generators,
     loader_of_batches,
+    refuse_columns,
     sequential_loader,
 )
 from dualview_plugin.data.samples import probe_indices
@@ -44,7 +45,7 @@ class TrainingData:
         output: whose labels are taken, where there are zeros and ones for each output.
 
     Raises:
-        InvalidTypeError: ``data`` is neither, or iterable-style.
+        InvalidTypeError: ``data`` is neither, or iterable-style, or columns in the place of samples.
         InvalidValueError: ``data`` is empty, or a loader that shuffles, samples, or leaves samples out.
     """
 
@@ -59,6 +60,8 @@ class TrainingData:
         self.owner, self._label_fn, self._output = owner, label_fn, output
         self.dataset: Any = data.dataset if isinstance(data, DataLoader) else data
         check_dataset(self.dataset, owner, PARAMETER)
+        if label_fn is None:
+            refuse_columns(self.dataset, owner, PARAMETER)
         self._unfilled = unfilled_lists(self.dataset)
         self._first: Any = None  # the structure of the first batch
         self.loader = data if isinstance(data, DataLoader) else sequential_loader(self.dataset, batch_size)
