@@ -23,7 +23,7 @@ from tests.worlds import N_TEST, N_TRAIN, World, small_world
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytest.importorskip("dattri", exc_type=ImportError)
+    pytest.importorskip("dattri")
     from dattri.benchmark.utils import SubsetSampler
     from dattri.metric import lds
     from dattri.task import AttributionTask

@@ -15,7 +15,9 @@ from tests.worlds import N_TEST, N_TRAIN, small_world
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own dependencies
-    downstream_eval = pytest.importorskip("quanda.metrics.downstream_eval", exc_type=ImportError)
+    pytest.importorskip("quanda")
+    from quanda.metrics import downstream_eval
+
     from dualview_plugin.bridges.quanda import QuandaExplainer
 
 WORLD = small_world()
