@@ -74,6 +74,7 @@ def plain(method: str) -> dict[str, Tensor]:
     return answers(method, None, nullcontext)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dualview_plugin.SparseAttributionWarning")
 @pytest.mark.filterwarnings("ignore::dualview_plugin.ConservationWarning")
 @pytest.mark.parametrize("use_reentrant", [None, False, True], ids=["plain", "checkpoint", "reentrant checkpoint"])
