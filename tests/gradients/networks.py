@@ -162,6 +162,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Sequence[int]]] = {
     "dilated, strided": (_convolutions(nn.Conv2d(2, 3, (3, 2), (1, 2), (2, 1), (1, 2))), (2, 7, 5)),
     "even kernel, same": (_convolutions(nn.Conv1d(2, 3, 4, padding="same", dilation=2)), (2, 17)),
     "volume": (_convolutions(nn.Conv3d(2, 3, 2, padding=1, padding_mode="replicate")), (2, 3, 5, 7)),
+    "dilated, large planes": (_convolutions(nn.Conv2d(3, 4, (3, 2), padding=(1, 2), dilation=(2, 1))), (3, 9, 6)),
     "wide convolution": (_convolutions(nn.Conv1d(13, 31, 3)), (13, 5)),
     "transposed": (_convolutions(nn.ConvTranspose2d(2, 3, 2)), (2, 5, 3)),
 }
