@@ -147,7 +147,8 @@ def _weight_by_offsets(module: Any, inputs: Tensor, delta: Tensor) -> Tensor:
         columns = _pad(module, inputs[part]).flatten(2)
         for offset in itertools.product(*map(range, module.kernel_size)):
             first = sum(map(math.prod, zip(offset, module.dilation, strides, strict=True)))
-            weights[(part, slice(None), slice(None), *offset)] = rows @ columns[:, :, first : first + length].mT
+            place: tuple[Any, ...] = (part, slice(None), slice(None), *offset)
+            weights[place] = rows @ columns[:, :, first : first + length].mT
     return weights
 
 

@@ -14,6 +14,8 @@ _PAIR_ELEMENTS = 2**24
 _COMPARED = 2**20
 # Numbers whose norm is taken at a time, and the norm above which squares that vanish in float32 do not count.
 _NORM_PIECE, _SAFE_NORM = 256, 1e-10
+# The share of a squared norm that may be lost to products that vanish.
+_LOST_SHARE = 1e-8
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,34 @@ class OuterProducts:
         )
 
     def squared_norms(self) -> Tensor:
-        """Squared Frobenius norms (n_samples,) in float64; factors are scaled, since squares of 1e-25 vanish."""
-        left, left_size = (None, 1.0) if self.one_hot else _scaled(self.left)
-        right, right_size = _scaled(self.right)
-        pairs = self.left[:, :, None] == self.left[:, None, :] if left is None else left @ left.mT
-        squares = (pairs * (right @ right.mT)).sum((1, 2)).to(torch.float64).clamp_min(0)
-        return squares * (left_size * right_size) ** 2
+        """Squared Frobenius norms (n_samples,) in float64, also where the squares of the factors, as of 1e-25, vanish.
+
+        The squares are taken as the factors are, which is faster. Samples for which those lost may count come again.
+        """
+        if not self.right.numel():
+            return self.right.new_zeros(len(self.right), dtype=torch.float64)
+        lefts, rights = self._grams(self.left, self.right)
+        squares = _sums_of_products(lefts, rights)
+        largest = rights.amax((1, 2))
+        if not self.one_hot:
+            largest = largest.maximum(lefts.amax((1, 2)))
+        n_lost = self.right.shape[1] ** 2 * (self.n_rows + self.right.shape[2])  # at most, and each below tiny
+        lost = n_lost * torch.finfo(rights.dtype).tiny * largest.double().clamp_min(1.0)
+        narrow = ~(squares.isfinite() & (lost <= _LOST_SHARE * squares))
+        if bool(narrow.any()):
+            squares[narrow] = OuterProducts(self.left[narrow], self.right[narrow], self.n_rows)._scaled_squares()
+        return squares
+
+    def _scaled_squares(self) -> Tensor:
+        """The squared norms by way of factors in float64, with a largest entry of one."""
+        left, left_size = (self.left, 1.0) if self.one_hot else _scaled(self.left.double())
+        right, right_size = _scaled(self.right.double())
+        return _sums_of_products(*self._grams(left, right)) * (left_size * right_size) ** 2
+
+    def _grams(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The inner products (n_samples, n_terms, n_terms) of the terms' factors; equality for row numbers."""
+        lefts = left[:, :, None] == left[:, None, :] if self.one_hot else left @ left.mT
+        return lefts, right @ right.mT
 
     def divided_by(self, sizes: Tensor) -> OuterProducts:
         """The gradients divided by a number (n_samples,) in float64 for each sample, with factors of ordinary size."""
@@ -89,8 +113,8 @@ class OuterProducts:
 
     def is_finite(self) -> Tensor:
         """Whether all factors of a sample are finite, (n_samples,)."""
-        right = rows_are_finite(self.right.flatten(1))
-        return right if self.one_hot else right & rows_are_finite(self.left.flatten(1))
+        right = rows_are_finite(self.right)
+        return right if self.one_hot else right & rows_are_finite(self.left)
 
     @classmethod
     def zeros(cls, shape: tuple[int, int, int], like: Tensor, *, one_hot: bool) -> OuterProducts:
@@ -123,6 +147,8 @@ class OuterProducts:
 
 def sum_of(terms: Sequence[OuterProducts]) -> OuterProducts:
     """The sums over several uses of one parameter, sample by sample."""
+    if len(terms) == 1:
+        return terms[0]
     left, right = (torch.cat([getattr(term, half) for term in terms], 1) for half in ("left", "right"))
     return OuterProducts(left, right, terms[0].n_rows)
 
@@ -214,9 +240,9 @@ def exact_norms(rows: Tensor) -> Tensor:
 
 
 def rows_are_finite(rows: Tensor) -> Tensor:
-    """Whether all entries of a row are finite, (n,): no sum hides what is not, and a sum that is not is looked into."""
-    finite = rows.sum(1).isfinite()
-    return finite if bool(finite.all()) else rows.isfinite().all(1)
+    """Whether all entries of a row (n, …) are finite, (n,): no sum hides what is not, and such a sum is looked into."""
+    finite = rows.sum(tuple(range(1, rows.dim()))).isfinite()
+    return finite if bool(finite.all()) else rows.isfinite().flatten(1).all(1)
 
 
 def _pairs(first: Tensor, second: Tensor) -> Tensor:
@@ -224,6 +250,11 @@ def _pairs(first: Tensor, second: Tensor) -> Tensor:
     if not first.is_floating_point():
         return first[:, :, None, None] == second
     return (first.flatten(0, 1) @ second.flatten(0, 1).mT).view(*first.shape[:2], *second.shape[:2])
+
+
+def _sums_of_products(lefts: Tensor, rights: Tensor) -> Tensor:
+    """Sums of lefts times rights (n_samples, n_terms, n_terms) over all pairs of terms, not below zero, in float64."""
+    return (lefts * rights).sum((1, 2)).to(torch.float64).clamp_min(0)
 
 
 def _padded(factor: Tensor, n_terms: int) -> Tensor:
