@@ -29,7 +29,7 @@ from dualview_plugin.solver import CrammerSingerSolution
 from dualview_plugin.storage import DamagedFileError, dtype_name, read_saved, write_saved
 
 if TYPE_CHECKING:
-    from dualview_plugin.attribution.base import DataAttribution
+    from dualview_plugin.attribution.training_passes import TrainingPasses
 
 FORMAT = 1
 # The only objects that a file may ask for; their attributes are set, and none of their code runs.
@@ -51,7 +51,7 @@ _CLASSES: dict[str, type] = {
 _DTYPES = {dtype_name(dtype): dtype for dtype in (torch.float64, torch.float32)}
 
 
-def save(method: DataAttribution, path: str | Path, learned: Mapping[str, Any]) -> None:
+def save(method: TrainingPasses, path: str | Path, learned: Mapping[str, Any]) -> None:
     """Write a fitted method's class, arguments and learned state, and the identity of its network and data.
 
     Args:
@@ -115,7 +115,7 @@ class Saved:
         """The refusal of the file."""
         return InvalidValueError("path", self._owner, "a file that save() wrote", f"{str(self.path)!r}: {reason}")
 
-    def check(self, method: DataAttribution) -> None:
+    def check(self, method: TrainingPasses) -> None:
         """Make sure that network and data of an unfitted method are those of the file.
 
         Raises:
@@ -141,7 +141,7 @@ class Saved:
             if not same_outputs(found.cpu(), expected, probe.dtype):
                 raise self._stale("model", "the same weights but other outputs")
 
-    def learned(self, method: DataAttribution) -> dict[str, Any]:
+    def learned(self, method: TrainingPasses) -> dict[str, Any]:
         """The learned attributes, tensors on the method's device."""
         decoder = Decoder(self._tensors, method.device, classes_of(method))
         try:
@@ -153,7 +153,7 @@ class Saved:
         return StaleFitError(f"{parameter} of {self._owner} must be that of the fit in {str(self.path)!r}, got {got}")
 
 
-def classes_of(method: DataAttribution) -> dict[str, type]:
+def classes_of(method: TrainingPasses) -> dict[str, type]:
     """The classes of which a method's state is made, by name."""
     return {**_CLASSES, **{kind.__name__: kind for kind in method._state_classes}}
 
