@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from benchmarks.measuring import Meter
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row, Rows
-from dualview_plugin.attribution.class_blocks import ClassKernel
-from dualview_plugin.attribution.coefficients import SparseCoefficients
+from dualview_plugin.attribution.common.class_blocks import ClassKernel
+from dualview_plugin.attribution.common.coefficients import SparseCoefficients
 
 STRONGEST = 10
 WAYS = ("dense", "sparse", "top-10", "plain", "plain top-10", "dualxda")

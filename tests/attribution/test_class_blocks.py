@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array, random
 from torch import Tensor
 
-from dualview_plugin.attribution import class_blocks
-from dualview_plugin.attribution.class_blocks import ClassKernel
-from dualview_plugin.attribution.coefficients import DenseCoefficients, SparseCoefficients
+from dualview_plugin.attribution.common import class_blocks
+from dualview_plugin.attribution.common.class_blocks import ClassKernel
+from dualview_plugin.attribution.common.coefficients import DenseCoefficients, SparseCoefficients
 
 N_TRAIN, N_SUPPORT, N_TEST, N_CLASSES, N_FEATURES = 31, 19, 13, 5, 7
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dualview_plugin import CacheWarning, InvalidTypeError, InvalidValueError, Storage
 from dualview_plugin.attribution import DataAttribution, GradientSimilarity
-from dualview_plugin.attribution.training_store import N_PROBES
+from dualview_plugin.attribution.common.training_store import N_PROBES
 from dualview_plugin.data.samples import probe_indices
 from tests.attribution.method_factories import METHODS
 from tests.engines.processes import communicated, started

@@ -25,7 +25,7 @@ from dualview_plugin.attribution import (
     representer_points,
     trak,
 )
-from dualview_plugin.attribution import kept_state as kept_state_module
+from dualview_plugin.attribution.common import kept_state as kept_state_module
 from dualview_plugin.storage import Storage
 from tests.attribution.method_factories import METHODS
 from tests.storage.worlds import TEST, Decoded, network

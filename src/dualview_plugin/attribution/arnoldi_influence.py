@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions
-from dualview_plugin.attribution.output_gradients import OutputGradients
+from dualview_plugin.attribution.common.output_gradients import OutputGradients
 from dualview_plugin.batches import Batch
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError

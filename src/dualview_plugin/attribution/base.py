@@ -16,13 +16,13 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dualview_plugin.attribution.blocks_of_tests import BlocksOfTests
-from dualview_plugin.attribution.fitted_method import FitMark, FittedMethod
-from dualview_plugin.attribution.joined_maps import joined_maps
-from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
-from dualview_plugin.attribution.sweeps import OwnScores, Scores, check_finite_scores, strongest_of
-from dualview_plugin.attribution.targets import Target, checked_target
-from dualview_plugin.attribution.top_points import warn_of_lost_values, warn_of_underflow, warn_of_zeros
+from dualview_plugin.attribution.common.blocks_of_tests import BlocksOfTests
+from dualview_plugin.attribution.common.fitted_method import FitMark, FittedMethod
+from dualview_plugin.attribution.common.joined_maps import joined_maps
+from dualview_plugin.attribution.common.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
+from dualview_plugin.attribution.common.sweeps import OwnScores, Scores, check_finite_scores, strongest_of
+from dualview_plugin.attribution.common.targets import Target, checked_target
+from dualview_plugin.attribution.common.top_points import warn_of_lost_values, warn_of_underflow, warn_of_zeros
 from dualview_plugin.batches import Batch, leaves, mapped, structure
 from dualview_plugin.data import (
     Inputs,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
-from dualview_plugin.attribution.coefficients import SparseCoefficients
+from dualview_plugin.attribution.common.coefficients import SparseCoefficients
+from dualview_plugin.attribution.common.margin_choice import chosen_solution
+from dualview_plugin.attribution.common.targets import Target
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.attribution.margin_choice import chosen_solution
-from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs, TrainData, with_arguments
 from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, unfold
 
 from dualview_plugin.attribution.base import CommonOptions
-from dualview_plugin.attribution.output_gradients import OutputGradients
+from dualview_plugin.attribution.common.output_gradients import OutputGradients
 from dualview_plugin.batches import Batch, n_rows, split
 from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidValueError

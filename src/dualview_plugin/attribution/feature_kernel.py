@@ -10,9 +10,9 @@ from captum.influence._utils.common import KMostInfluentialResults
 from torch import Tensor
 
 from dualview_plugin.attribution.base import DataAttribution
-from dualview_plugin.attribution.class_blocks import ClassKernel
-from dualview_plugin.attribution.coefficients import Coefficients, DenseCoefficients
-from dualview_plugin.attribution.targets import Target
+from dualview_plugin.attribution.common.class_blocks import ClassKernel
+from dualview_plugin.attribution.common.coefficients import Coefficients, DenseCoefficients
+from dualview_plugin.attribution.common.targets import Target
 from dualview_plugin.batches import Batch
 from dualview_plugin.data import Inputs, TestInputs
 from dualview_plugin.features import Standardizer

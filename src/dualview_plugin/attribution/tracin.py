@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
+from dualview_plugin.attribution.common.output_gradients import OutputGradients
 from dualview_plugin.attribution.gradient_similarity import GradientSimilarity, _layer_names
-from dualview_plugin.attribution.output_gradients import OutputGradients
 from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
 from dualview_plugin.batches import Batch, plus, scaled
 from dualview_plugin.data import RangeStream, TrainData

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dualview_plugin.attribution.base import CommonOptions
-from dualview_plugin.attribution.output_gradients import OutputGradients
+from dualview_plugin.attribution.common.output_gradients import OutputGradients
 from dualview_plugin.attribution.projected_gradient_similarity import ProjectedGradientSimilarity
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError

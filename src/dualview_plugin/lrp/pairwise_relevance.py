@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from zennit.core import Composite
 
+from dualview_plugin.attribution.common.joined_maps import joined_maps
+from dualview_plugin.attribution.common.targets import Target
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.attribution.joined_maps import joined_maps
-from dualview_plugin.attribution.targets import Target
 from dualview_plugin.batches import Batch, mapped, rows_of, split
 from dualview_plugin.data import Inputs, TestInputs
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError

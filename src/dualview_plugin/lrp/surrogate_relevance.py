@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor, nn
 from zennit.core import Composite
 
+from dualview_plugin.attribution.common.joined_maps import joined_maps
+from dualview_plugin.attribution.common.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
+from dualview_plugin.attribution.common.targets import Target
 from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
-from dualview_plugin.attribution.joined_maps import joined_maps
-from dualview_plugin.attribution.quantus_call import map_as_array, network_of, no_metric_reads_maps, unread_map
-from dualview_plugin.attribution.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError
 from dualview_plugin.lrp.composites import as_composite

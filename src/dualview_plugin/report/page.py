@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dualview_plugin.attribution import DataAttribution, FeatureKernelAttribution
-from dualview_plugin.attribution.targets import Target
+from dualview_plugin.attribution.common.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
 from dualview_plugin.network import are_probabilities

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.attribution import DataAttribution
-from dualview_plugin.attribution.targets import Target
+from dualview_plugin.attribution.common.targets import Target
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidValueError
 

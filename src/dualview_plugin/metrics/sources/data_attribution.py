@@ -10,7 +10,7 @@ import numpy as np
 from captum.influence import DataInfluence
 from numpy.typing import NDArray
 
-from dualview_plugin.attribution.quantus_call import unread_map
+from dualview_plugin.attribution.common.quantus_call import unread_map
 from dualview_plugin.errors import InvalidTypeError
 
 AttributionFunction = Callable[..., Any]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualview_plugin.attribution.network_and_data import NetworkAndData
-from dualview_plugin.attribution.targets import Target, checked_target
+from dualview_plugin.attribution.common.network_and_data import NetworkAndData
+from dualview_plugin.attribution.common.targets import Target, checked_target
 from dualview_plugin.batches import Batch, n_rows, split
 from dualview_plugin.data import Inputs, TestInputs
 from dualview_plugin.features import check_finite

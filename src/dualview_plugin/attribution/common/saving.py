@@ -11,9 +11,9 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from dualview_plugin.attribution.arguments import json_arguments
-from dualview_plugin.attribution.coefficients import DenseCoefficients, SparseCoefficients
-from dualview_plugin.attribution.training_store import N_PROBES
+from dualview_plugin.attribution.common.arguments import json_arguments
+from dualview_plugin.attribution.common.coefficients import DenseCoefficients, SparseCoefficients
+from dualview_plugin.attribution.common.training_store import N_PROBES
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError, StaleFitError
 from dualview_plugin.features import Standardizer
 from dualview_plugin.last_layer import (
@@ -29,7 +29,7 @@ from dualview_plugin.solver import CrammerSingerSolution
 from dualview_plugin.storage import DamagedFileError, dtype_name, read_saved, write_saved
 
 if TYPE_CHECKING:
-    from dualview_plugin.attribution.training_passes import TrainingPasses
+    from dualview_plugin.attribution.common.training_passes import TrainingPasses
 
 FORMAT = 1
 # The only objects that a file may ask for; their attributes are set, and none of their code runs.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.attribution.training_store import N_PROBES
+from dualview_plugin.attribution.common.training_store import N_PROBES
 from dualview_plugin.data import KnownContent, TrainingData
 from dualview_plugin.errors import StaleFitError
 from dualview_plugin.features import FeatureExtractor, Probe, take_probe

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from torch import nn
 
-from dualview_plugin.attribution.arguments import LOAD_OPTIONS
-from dualview_plugin.attribution.saving import Saved, save
-from dualview_plugin.attribution.training_passes import TrainingPasses
+from dualview_plugin.attribution.common.arguments import LOAD_OPTIONS
+from dualview_plugin.attribution.common.saving import Saved, save
+from dualview_plugin.attribution.common.training_passes import TrainingPasses
 from dualview_plugin.data import TrainData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.network import checked_model, model_fingerprint

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualview_plugin.attribution.coefficients import Coefficients
+from dualview_plugin.attribution.common.coefficients import Coefficients
 
 # Elements of a block of attributions, 64 MiB in float32.
 _BLOCK_ELEMENTS = 2**24

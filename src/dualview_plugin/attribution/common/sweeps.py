@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dualview_plugin.attribution.training_store import TrainingStore
+from dualview_plugin.attribution.common.training_store import TrainingStore
 from dualview_plugin.batches import Batch
 from dualview_plugin.data import RangeResult, RangeStream, TrainingData
 from dualview_plugin.errors import InvalidValueError

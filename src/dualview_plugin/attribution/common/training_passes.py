@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dualview_plugin.attribution.arguments import WITHOUT_EFFECT, Remembering, json_arguments
-from dualview_plugin.attribution.kept_state import KeptState
-from dualview_plugin.attribution.network_and_data import Item, NetworkAndData
-from dualview_plugin.attribution.saving import classes_of
-from dualview_plugin.attribution.sweeps import OwnScores, Scores
-from dualview_plugin.attribution.training_store import TrainingStore
+from dualview_plugin.attribution.common.arguments import WITHOUT_EFFECT, Remembering, json_arguments
+from dualview_plugin.attribution.common.kept_state import KeptState
+from dualview_plugin.attribution.common.network_and_data import Item, NetworkAndData
+from dualview_plugin.attribution.common.saving import classes_of
+from dualview_plugin.attribution.common.sweeps import OwnScores, Scores
+from dualview_plugin.attribution.common.training_store import TrainingStore
 from dualview_plugin.batches import Batch, leaves, structure
 from dualview_plugin.data import RangeResult, RangeStream
 from dualview_plugin.engines import ShardWork
