@@ -154,6 +154,28 @@ def measured(chosen: argparse.Namespace, size: Size) -> list[Row]:
     return found
 
 
+def current_rows(setting: str, folder: Path = RESULTS) -> list[Row]:
+    """The rows of the setting's size and recipe as they are now; others, of a cheaper run, say, stay out."""
+    size = SIZES[setting]
+    wanted = asdict(size), asdict(SETTINGS[size.network].recipe)
+    return [row for row in Rows("big_table", setting, folder).flat() if (row["size"], row["recipe"]) == wanted]
+
+
+def current_scores(setting: str, folder: Path = RESULTS) -> list[Row]:
+    """One row for each world, method, seed and metric."""
+    return [
+        {
+            "world": row["world"],
+            "method": row["method"],
+            "seed": row["seed"],
+            "metric": name,
+            **{key: score.get(key) for key in ("score", "low", "high")},
+        }
+        for row in current_rows(setting, folder)
+        for name, score in row["scores"].items()
+    ]
+
+
 def subset(data: datasets.ImageData, n_train: int | None) -> datasets.ImageData:
     """The data with so many of the training points, drawn with seed 0, and a name that says so."""
     if n_train is None:

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from benchmarks.big_table import METHODS, current_scores
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row
 
@@ -83,15 +84,12 @@ def draw(found: dict[str, dict[str, float]]) -> Figure:
 
 
 def main(arguments: Iterable[str] | None = None) -> Path:
-    from benchmarks.big_table import METHODS
-    from benchmarks.tables import big_table_scores
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args(None if arguments is None else list(arguments))
     path: Path = chosen.results / f"big-table-{chosen.data}-ranks.png"
-    scores = [row for row in big_table_scores(chosen.data, chosen.results) if row["method"] in METHODS]
+    scores = [row for row in current_scores(chosen.data, chosen.results) if row["method"] in METHODS]
     draw(ranks(scores)).savefig(path, dpi=110)
     return path
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import representer_variants, solver, table1, tables
+from benchmarks import big_table, representer_variants, solver, table1, tables
 from benchmarks.record import RESULTS
 from benchmarks.rows import Row, Rows, settings_of
 
@@ -63,7 +63,7 @@ def csv_files(folder: Path = RESULTS) -> list[tuple[Path, str]]:
             path = place / f"{experiment.replace('_', '-')}-{setting}.csv"
             found.append((path, as_csv(summary(Rows(experiment, setting, place).flat()))))
     settings = settings_of("big_table", folder)
-    found += [(folder / f"big-table-{s}.csv", as_csv(tables.big_table_scores(s, folder))) for s in settings]
+    found += [(folder / f"big-table-{s}.csv", as_csv(big_table.current_scores(s, folder))) for s in settings]
     found.append((folder / "solver.csv", as_csv(solver.summary(Rows("solver", "all", folder).flat()))))
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -214,30 +213,9 @@ def _solver_versions() -> str:
 # ------------------------------------------------------------------ the big table
 
 
-def big_table_rows(setting: str, folder: Path = RESULTS) -> list[Row]:
-    """The rows of the setting's size as it is now; others, of a cheaper run, say, stay out."""
-    size = asdict(big_table.SIZES[setting])
-    return [row for row in Rows("big_table", setting, folder).flat() if row["size"] == size]
-
-
-def big_table_scores(setting: str, folder: Path = RESULTS) -> list[Row]:
-    """One row for each world, method, seed and metric."""
-    return [
-        {
-            "world": row["world"],
-            "method": row["method"],
-            "seed": row["seed"],
-            "metric": name,
-            **{key: score.get(key) for key in ("score", "low", "high")},
-        }
-        for row in big_table_rows(setting, folder)
-        for name, score in row["scores"].items()
-    ]
-
-
 def _big(setting: str, worlds: Sequence[str], metrics: Sequence[str]) -> str:
     """Methods down, measured metrics across; the mean over seeds, and an interval that covers those of all seeds."""
-    scores = [row for row in big_table_scores(setting) if row["world"] in worlds and row["score"] is not None]
+    scores = [row for row in big_table.current_scores(setting) if row["world"] in worlds and row["score"] is not None]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in scores:
         groups.setdefault((row["method"], row["metric"]), []).append(row)
@@ -261,7 +239,7 @@ def _cell(group: Sequence[Row]) -> str:
 
 def _big_costs(setting: str) -> str:
     """Median seconds, and the largest memory, over the worlds of the first seed."""
-    rows, body = big_table_rows(setting), []
+    rows, body = big_table.current_rows(setting), []
     first = min(row["seed"] for row in rows)
     rows = [row for row in rows if row["seed"] == first]
     for method in _ALL_METHODS:
@@ -275,7 +253,7 @@ def _big_costs(setting: str) -> str:
 
 def _big_ranks(setting: str) -> str:
     """Mean ranks of this package's methods, the best above."""
-    found = ranks.ranks([row for row in big_table_scores(setting) if row["method"] in big_table.METHODS])
+    found = ranks.ranks([row for row in big_table.current_scores(setting) if row["method"] in big_table.METHODS])
     metrics = [metric for metric in ranks.DIRECTIONS if any(metric in of_one for of_one in found.values())]
     body = [
         [

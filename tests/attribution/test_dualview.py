@@ -10,7 +10,7 @@ from torch import Tensor
 from dualview_plugin.attribution import DualView
 from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import ConvergenceWarning, DualViewError
-from dualview_plugin.features import FeatureExtractor
+from dualview_plugin.features import FeatureExtractor, training_features
 from tests.worlds import EMPTY_CLASS, N_CLASSES, N_TEST, N_TRAIN, World, small_world
 
 TARGET = torch.tensor([4, 0, 1, 2, 3, 0, 4])
@@ -152,4 +152,4 @@ def test_surrogate_learns_a_separable_world() -> None:
     method = dualview(relabelled, C=1e4, standardize=False, fit_intercept=True, tol=1e-3)
     assert torch.equal(method.surrogate_logits(x).argmax(dim=1), decisions)
     data = TrainingData(relabelled.train, 7, "test")
-    assert torch.equal(FeatureExtractor(world.model, "fc").extract(data).labels, decisions)
+    assert torch.equal(training_features(FeatureExtractor(world.model, "fc"), data).labels, decisions)

@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 
 from dualview_plugin.data import TestInputs, TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.features import FeatureExtractor, Standardizer
+from dualview_plugin.features import FeatureExtractor, Standardizer, training_features
 from dualview_plugin.network import evaluating, preserved_random_state
 from tests.worlds import N_CLASSES, N_FEATURES, N_TRAIN, small_world
 
@@ -30,7 +30,7 @@ def test_features_are_the_layers_input(as_module: bool, batch_size: int) -> None
     world = small_world()
     layer = world.model.fc if as_module else "fc"
     data = TrainingData(world.train, batch_size, "test")
-    extracted = FeatureExtractor(world.model, layer).extract(data)
+    extracted = training_features(FeatureExtractor(world.model, layer), data)
     x, labels = world.train.tensors
     expected = direct_features(world.model, x)
     torch.testing.assert_close(extracted.features, expected.detach())
@@ -50,7 +50,7 @@ def test_model_and_random_state_are_as_before() -> None:
     world.model.norm.eval()  # a mixed mode, which model.train() would not restore
     before = {name: value.clone() for name, value in world.model.state_dict().items()}
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    FeatureExtractor(world.model, "fc").extract(TrainingData(world.train, 7, "test"))
+    training_features(FeatureExtractor(world.model, "fc"), TrainingData(world.train, 7, "test"))
     assert [module.training for module in world.model.modules()] == [True, True, False, True, True, True]
     assert not any(module._forward_pre_hooks for module in world.model.modules())
     assert all(torch.equal(before[name], value) for name, value in world.model.state_dict().items())
@@ -149,7 +149,7 @@ def test_labels_out_of_range_are_refused(label: int) -> None:
     labels[11] = label
     data = TrainingData(TensorDataset(x, labels), 7, "Owner")
     with pytest.raises(InvalidValueError, match="labelled from 0 to 4, the classes of the model, got labels"):
-        FeatureExtractor(world.model, "fc", "Owner").extract(data)
+        training_features(FeatureExtractor(world.model, "fc", "Owner"), data)
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
@@ -158,7 +158,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
     x = x.clone()
     x[11] = torch.nan
     with pytest.raises(InvalidValueError, match="finite features and outputs, got NaN or inf at position 11"):
-        FeatureExtractor(world.model, "fc").extract(TrainingData(TensorDataset(x, labels), 7, "Owner"))
+        training_features(FeatureExtractor(world.model, "fc"), TrainingData(TensorDataset(x, labels), 7, "Owner"))
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_datasets_without_integer_labels_are_refused() -> None:
     x, _ = world.train.tensors
     extractor = FeatureExtractor(world.model, "fc", "Owner")
     with pytest.raises(InvalidTypeError, match=r"\(input, label\) pairs, .*, got a list of Tensor"):
-        extractor.extract(TrainingData(TensorDataset(x), 7, "Owner"))
+        training_features(extractor, TrainingData(TensorDataset(x), 7, "Owner"))
     with pytest.raises(InvalidValueError, match=r"one integer label for each sample; .*, got labels"):
-        extractor.extract(TrainingData(TensorDataset(x, torch.zeros(N_TRAIN)), 7, "Owner"))
+        training_features(extractor, TrainingData(TensorDataset(x, torch.zeros(N_TRAIN)), 7, "Owner"))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 19])

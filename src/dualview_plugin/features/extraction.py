@@ -4,43 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dualview_plugin.batches import Batch, concatenated, n_rows
-from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.features.head import is_flat, n_features_of, pooled_features
 from dualview_plugin.network import (
     Caller,
     Forward,
-    Placement,
     checked_function,
     checked_model,
     guest,
     layer_name,
 )
-
-if TYPE_CHECKING:
-    from dualview_plugin.features.probe import Probe
-
-
-@dataclass(frozen=True)
-class TrainingFeatures:
-    """What the network makes of its training set.
-
-    Attributes:
-        features: φ(x_i), (n_train, n_features), in float32 or more.
-        logits: f(x_i), (n_train, n_classes), likewise; of the first points alone where no more were asked for.
-        labels: y_i, (n_train,), int64.
-    """
-
-    features: Tensor
-    logits: Tensor
-    labels: Tensor
 
 
 class FeatureExtractor:
@@ -164,93 +143,6 @@ class FeatureExtractor:
         got = f"{self.layer_name!r} with input {tuple(layer_input.shape)}"
         got += "" if expected is None else f" for {expected} features"
         raise InvalidValueError("final_fc_layer", self.owner, constraint, got)
-
-    def training_answers(
-        self, start: int, inputs: Batch, labels: Tensor, place: Placement, probe: Probe | None
-    ) -> tuple[Tensor, Tensor]:
-        """Features (n, n_features) and logits (n, n_classes) of a batch of training points, once all is tested.
-
-        Args:
-            start: the position of the first point.
-            inputs: as the dataset gives them.
-            labels: (n,).
-            place: the network's.
-            probe: samples and answers that must come again.
-
-        Raises:
-            InvalidValueError: a label is out of range of the network's outputs, a feature or logit is not finite, or
-                the batch is not what the probe has seen.
-        """
-        features, logits = self(place(inputs), "train_dataset")
-        check_labels(labels, logits.shape[1], self.owner)
-        if probe is not None:
-            probe.check_reading(start, inputs, labels, self.owner)
-            probe.check_answers(start, features, logits, self.owner)
-        check_finite(features, logits, "train_dataset", self.owner, start)
-        return features, logits
-
-    @torch.no_grad()
-    def extract(
-        self,
-        data: TrainingData,
-        probe: Probe | None = None,
-        *,
-        n_logits: int | None = None,
-        show_progress: bool = False,
-    ) -> TrainingFeatures:
-        """Features, logits and labels of a whole labelled dataset, kept on the network's device.
-
-        Args:
-            data: the training data.
-            probe: samples and answers that must come again in this reading.
-            n_logits: keep the logits of at most this many points, the first ones; None: of all.
-            show_progress: a progress bar.
-
-        Raises:
-            InvalidValueError: a label is out of range of the network's outputs, or a feature or logit is not finite.
-
-        Cost: one forward pass; memory (n_train × n_features + n_logits × n_classes), and one batch.
-        """
-        place = Placement.of(self.model)
-        features = _Rows(len(data))
-        logits = _Rows(len(data) if n_logits is None else min(n_logits, len(data)))
-        labels: list[Tensor] = []
-        with guest(self.model):
-            start = 0
-            for inputs, batch_labels in data.batches(description="penultimate features", show_progress=show_progress):
-                batch_features, batch_logits = self.training_answers(start, inputs, batch_labels, place, probe)
-                features.append(batch_features)
-                logits.append(batch_logits)
-                labels.append(batch_labels.to(place.device))
-                start += len(batch_labels)
-        return TrainingFeatures(features.whole(), logits.whole(), torch.cat(labels))
-
-
-class _Rows:
-    """Rows written batch by batch into one matrix, so that there is no second copy of them; more than fit are dropped.
-
-    Args:
-        n_rows: of the matrix.
-    """
-
-    def __init__(self, n_rows: int) -> None:
-        self._n_rows = n_rows
-        self._filled = 0
-        self._matrix: Tensor | None = None
-
-    def append(self, batch: Tensor) -> None:
-        """The next rows; their number of columns, type and device are those of the first ones."""
-        if self._matrix is None:
-            self._matrix = batch.new_empty(self._n_rows, *batch.shape[1:])
-        part = batch[: self._n_rows - self._filled]
-        self._matrix[self._filled : self._filled + len(part)] = part
-        self._filled += len(part)
-
-    def whole(self) -> Tensor:
-        """The matrix."""
-        assert self._matrix is not None  # datasets are never empty
-        assert self._filled == self._n_rows  # and counted
-        return self._matrix
 
 
 def check_finite(

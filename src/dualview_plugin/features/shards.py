@@ -11,6 +11,7 @@ from dualview_plugin.data import RangeResult, RangeStream, TrainingData
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.features.extraction import FeatureExtractor
 from dualview_plugin.features.probe import Probe
+from dualview_plugin.features.training_features import training_answers
 from dualview_plugin.network import Placement, guest
 
 
@@ -41,7 +42,7 @@ class FeatureShards:
         """The columns of each batch."""
         place = Placement.of(self.extractor.model)
         for rows, inputs, labels in stream.batches():
-            features, logits = self.extractor.training_answers(rows.start, inputs, labels, place, self.probe)
+            features, logits = training_answers(self.extractor, rows.start, inputs, labels, place, self.probe)
             columns = {"features": in_precision(features, self.dtype), "labels": labels}
             yield {**columns, "logits": logits} if self.logits else columns
 

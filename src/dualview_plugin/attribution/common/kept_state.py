@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dualview_plugin.attribution.common.saving import Decoder, Encoder
+from dualview_plugin.attribution.common.encoding import Decoder, Encoder
 from dualview_plugin.errors import CacheWarning
 from dualview_plugin.network import fingerprint
 from dualview_plugin.storage import Claim, DamagedFileError, read_saved, remove_leftovers, write_saved

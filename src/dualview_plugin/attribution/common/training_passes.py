@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.attribution.common.arguments import WITHOUT_EFFECT, Remembering, json_arguments
+from dualview_plugin.attribution.common.encoding import state_classes
 from dualview_plugin.attribution.common.kept_state import KeptState
 from dualview_plugin.attribution.common.network_and_data import Item, NetworkAndData
-from dualview_plugin.attribution.common.saving import classes_of
 from dualview_plugin.attribution.common.sweeps import OwnScores, Scores
 from dualview_plugin.attribution.common.training_store import TrainingStore
 from dualview_plugin.batches import Batch, leaves, structure
 from dualview_plugin.data import RangeResult, RangeStream
 from dualview_plugin.engines import ShardWork
 from dualview_plugin.errors import InvalidTypeError
-from dualview_plugin.features import FeatureShards, Probe, TrainingFeatures, check_labels
+from dualview_plugin.features import FeatureShards, Probe, TrainingFeatures, check_labels, training_features
 from dualview_plugin.network import Placement, fingerprint, model_fingerprint
 from dualview_plugin.storage import Column, Storage, StoreReport, mapped_array
 
@@ -54,7 +54,9 @@ class TrainingPasses(Remembering, NetworkAndData):
         probe = self._probe_now()
         training = self._stored_features(probe, n_logits)
         if training is None:
-            training = self.extractor.extract(self._data, probe, n_logits=n_logits, show_progress=self.show_progress)
+            training = training_features(
+                self.extractor, self._data, probe, n_logits=n_logits, show_progress=self.show_progress
+            )
         self.train_labels_, self.n_classes_ = training.labels, probe.n_classes
         return training
 
@@ -195,7 +197,7 @@ class TrainingPasses(Remembering, NetworkAndData):
         if report is None or settings is None or not self._keeps_results:
             return compute()
         parts = {**settings, "store": report.folder.name, "content": report.content}
-        state = KeptState(report.folder, name, parts, self.get_name(), classes_of(self), self.device)
+        state = KeptState(report.folder, name, parts, self.get_name(), state_classes(self._state_classes), self.device)
         value, recalled = state.get(compute)
         if recalled:
             self.store_ = replace(report, recalled=(*report.recalled, name))
