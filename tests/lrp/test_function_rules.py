@@ -162,6 +162,17 @@ def test_a_gated_linear_unit_is_a_product_with_an_activation() -> None:
         torch.tanh,
         torch.sigmoid,
         F.elu,
+        F.relu,
+        lambda z: F.leaky_relu(z, 0.3),
+        lambda z: F.prelu(z, torch.full((1,), 0.3, dtype=z.dtype)),
+        F.relu6,
+        F.hardtanh,
+        lambda z: F.threshold(z, 0.1, 0.2),
+        lambda z: z.clamp(-0.2, 0.3),
+        lambda z: torch.clip(z, max=0.3),
+        lambda z: F.leaky_relu(z + 1, 0.3, inplace=True),
+        lambda z: (z + 1).clamp_(0, 0.3),
+        lambda z: (z + 1).tanh_(),
         lambda z: z + 3,
         lambda z: B - z,
         lambda z: z**3,
@@ -176,6 +187,24 @@ def test_constant_factors_normalisers_and_activations_hand_relevance_on(function
     output, start, (found,) = relevance(function, A)
     torch.testing.assert_close(output, function(A))
     torch.testing.assert_close(found, start, **CLOSE)
+
+
+@pytest.mark.parametrize("inplace", [nn.ReLU(inplace=True), nn.LeakyReLU(0.3, inplace=True), nn.SiLU(inplace=True)])
+def test_what_an_activation_writes_to_its_input_stays_there(inplace: nn.Module) -> None:
+    def residual(z: Tensor) -> Tensor:
+        doubled = 2 * z
+        return inplace(doubled) + doubled  # twice the activation
+
+    output, start, (found,) = relevance(residual, A)
+    torch.testing.assert_close(output, residual(A))
+    arrives = output != 0  # a sum of zeros has no contributions
+    torch.testing.assert_close(found[arrives], start[arrives], **CLOSE)
+
+
+def test_bounds_that_depend_on_the_input_have_no_rule() -> None:
+    output, start, found = relevance(lambda a, b: torch.clamp(a, max=b), A, B)
+    torch.testing.assert_close(output, torch.minimum(A, B))
+    torch.testing.assert_close(found[0] + found[1], start)  # the gradient
 
 
 def softmax_rule(logits: Tensor, start: Tensor) -> Tensor:

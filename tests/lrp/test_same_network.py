@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+from torch.utils.data import TensorDataset
 from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlus, EpsilonPlusFlat
 
+from dualview_plugin.attribution import DualView
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.lrp import named_composite
+from dualview_plugin.lrp import FunctionRules, SurrogateRelevance, named_composite
 from tests.lrp.wired_nets import CLOSE, N_CHANNELS, Wired, X, conv, maps, norm, plain_rules
 
 
@@ -120,3 +122,14 @@ def test_inputs_that_are_not_floating_are_refused() -> None:
     net = Wired(layer_and_norm, {"conv1": conv(), "norm1": norm()})
     with pytest.raises(InvalidTypeError, match=r"inputs of propagate must be floating to be differentiated"):
         maps(net, x=X.to(torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_of_half_precision_changes_no_function(dtype: torch.dtype) -> None:
+    """The rules of functions add a bias to a product that is rounded before."""
+    torch.manual_seed(0)
+    layers = (nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    model, data = nn.Sequential(*layers).to(dtype), TensorDataset(torch.randn(30, 6), torch.arange(30) % 3)
+    method = DualView(model, "4", data, C=1.0, show_progress=False)
+    composite = named_composite("epsilon_plus", model, canonizers=[FunctionRules()])
+    assert SurrogateRelevance(method, composite).attribute(data[:][0]).isfinite().all()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import quantus
 import torch
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 
 from dualview_plugin.attribution import DualView, RandomAttribution
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.errors import ConservationWarning, InvalidTypeError, InvalidValueError
 from dualview_plugin.lrp import PairwiseRelevance, SurrogateRelevance
 from tests.lrp.kernel_world import N_TEST, N_TRAIN, SHAPE, cnn, images, kernel
 
@@ -43,6 +44,30 @@ def test_without_a_composite_it_is_gradient_times_input():
     point = X_TEST.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(method._pair_attribution(point, TARGET, strongest).sum(), point)
     torch.testing.assert_close(method.input_attribution(X_TEST, TARGET, k=2), gradient * X_TEST)
+
+
+class Bent(nn.Module):
+    """A network whose activations are a function that keeps little of what comes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.fc = nn.Linear(6, 20, bias=False), nn.Linear(20, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x)
+        return self.fc(torch.where(z > 0.3, 0.3, z))
+
+
+def test_relevance_that_is_lost_is_reported_at_the_line_of_the_caller():
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(20, 6), torch.arange(20) % 3)
+    method = DualView(Bent(), "fc", data, C=0.1, show_progress=False)
+    relevance = SurrogateRelevance(method, "epsilon_plus")
+    with pytest.warns(ConservationWarning, match=r"relevance is not conserved in \d+ of 4 heatmaps") as caught:
+        relevance.attribute(torch.randn(4, 6))
+    assert caught[0].filename == __file__
+    with pytest.warns(ConservationWarning, match="relevance is not conserved"):
+        relevance(method.model, torch.randn(4, 6), np.arange(4) % 3)
 
 
 def test_the_callable_gives_the_map_as_an_array():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,9 +62,7 @@ class SideBalance:
         return (self.arrived.abs() < 0.01 * self.scale) & is_large & (self.inactive < 0.5 * self.scale)
 
 
-def warn_unless_conserved(
-    balances: Iterable[SideBalance], with_biases: bool, with_constants: bool = False, stacklevel: int = 2
-) -> None:
+def warn_unless_conserved(balances: Iterable[SideBalance], with_biases: bool, with_constants: bool = False) -> None:
     """Warn if relevance was lost or made on the way of any pair, beyond what has a harmless reason.
 
     Shares of both signs may nearly cancel, so that the loss is measured beside Σ_m |R_m|. It counts above 0.2, beyond
@@ -92,7 +91,16 @@ def warn_unless_conserved(
         )
     else:
         return
-    warnings.warn(message, ConservationWarning, stacklevel=stacklevel + 1)
+    warnings.warn(message, ConservationWarning, stacklevel=levels_to_the_caller())
+
+
+def levels_to_the_caller() -> int:
+    """The stack level, for a warning in the function that asks, of the first line outside of this package."""
+    package, levels = __name__.partition(".")[0], 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (package, "contextlib"):
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 def _span(ratios: Tensor) -> str:

@@ -29,9 +29,15 @@ _PRODUCTS = {"mul", "multiply", "matmul", "__matmul__", "__rmatmul__", "bmm", "m
 _QUOTIENTS = {"div", "divide", "true_divide"}
 _ACTIVATIONS = {
     "gelu", "silu", "mish", "elu", "selu", "celu", "softplus", "hardswish", "sigmoid",
-    "hardsigmoid", "tanh", "softsign",
+    "hardsigmoid", "tanh", "softsign", "relu", "leaky_relu", "prelu", "rrelu", "relu6", "hardtanh", "clamp", "clip",
+    "clamp_min", "clamp_max", "threshold", "_threshold",
 }  # fmt: skip
-_IN_PLACE = {"add_": Tensor.add, "sub_": Tensor.sub, "mul_": Tensor.mul, "div_": Tensor.div}
+_IN_PLACE = {
+    "add_": Tensor.add, "sub_": Tensor.sub, "mul_": Tensor.mul, "div_": Tensor.div, "tanh_": Tensor.tanh,
+    "sigmoid_": Tensor.sigmoid, "relu_": Tensor.relu, "leaky_relu_": F.leaky_relu, "hardtanh_": F.hardtanh,
+    "threshold_": F.threshold, "clamp_": Tensor.clamp, "clip_": Tensor.clip, "clamp_min_": Tensor.clamp_min,
+    "clamp_max_": Tensor.clamp_max,
+}  # fmt: skip
 
 Softmax = Literal["taylor", "constant"]
 
@@ -44,7 +50,7 @@ class FunctionRules(Canonizer):  # type: ignore[misc]
       factor, such as a layer scale or 1/√d, gets none.
     - Softmax: R_i = x_i (R_i − s_i Σ_j R_j), by its Taylor expansion, whose constant absorbs the rest.
     - Layer, group and root-mean-square norms, and quotients: the normaliser is a constant, and what is left is linear.
-    - GELU, SiLU and other activations: the identity rule.
+    - GELU, SiLU, ReLU, leaky ReLU, clamps and other activations: the identity rule.
     - Linear maps by function, such as the projections of ``nn.MultiheadAttention``: the epsilon rule.
 
     Layers that are modules keep the composite's rule. The network computes what it computes without.
@@ -170,15 +176,16 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The function's result; in the graph by a rule if there is one and the result depends on the input."""
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
         if (
             not torch.is_grad_enabled()
             or not (name in self._rules or name in _IN_PLACE)
             or not _dependent(args, kwargs)
         ):
             return func(*args, **kwargs)
-        if name in _IN_PLACE:  # on a copy, since the rule keeps what it takes
-            func, target = _IN_PLACE[name], args[0]
+        in_place = kwargs.pop("inplace", False)
+        if in_place or name in _IN_PLACE:  # on a copy, since the rule keeps what it takes
+            func, target = _IN_PLACE.get(name, func), args[0]
             return target.copy_(self._rules[func.__name__](func, target.clone(), *args[1:], **kwargs))
         return self._rules[name](func, *args, **kwargs)
 
@@ -221,6 +228,8 @@ class _Functions(TorchFunctionMode):
     def _activation(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Elementwise, on a copy, since some may write to their input."""
         compute, operands = _as_function(func, args, kwargs)
+        if len(operands) > 1:  # a slope or a bound that depends on the input too
+            return func(*args, **kwargs)
         return identity(lambda x: compute(x.clone()), *operands)
 
     def _linear(self, _: Any, input: Any, weight: Any, bias: Any = None) -> Any:

@@ -193,7 +193,7 @@ class PairwiseRelevance:
                 pairs.append(self._block(batch, classes, indices[start:stop], training, propagation, balances))
                 start = stop
             joined = _joined(pairs, owner, test)
-        warn_unless_conserved(balances, propagation.with_biases, propagation.with_constants, stacklevel=2)
+        warn_unless_conserved(balances, propagation.with_biases, propagation.with_constants)
         return joined
 
     def _block(
@@ -214,29 +214,27 @@ class PairwiseRelevance:
             intercept_share = method.kernel_offset_ * method.coefficients(train_indices, target)
         attribution = shares.sum(dim=2) + intercept_share
         test_inputs = mapped(lambda leaf: leaf.repeat_interleave(k, dim=0), inputs)
-        sides = [self._relevance(side, shares, propagation) for side in (test_inputs, train_inputs)]
-        balances += [balance for _, balance in sides]
-        sums = torch.stack([balance.arrived.reshape(-1, k) for _, balance in sides], dim=2)
+        sides = [self._relevance(side, shares, propagation, balances) for side in (test_inputs, train_inputs)]
+        sums = torch.stack([arrived for _, arrived in sides], dim=2)
         conservation = torch.where(attribution[:, :, None] == 0, torch.nan, sums / attribution[:, :, None])
         (of_test, _), (of_train, _) = sides
         return RelevantPairs(of_test, of_train, attribution, train_indices, target, intercept_share, conservation)
 
-    def _relevance(self, inputs: Batch, shares: Tensor, propagation: Propagation) -> tuple[Tensor, SideBalance]:
-        """Relevance (n, k, *input_shape) of inputs (n·k, *input_shape), one for each row of the shares (n, k, ·)."""
-        starts = shares.flatten(end_dim=1)
-        relevance, inactive = [], []
+    def _relevance(
+        self, inputs: Batch, shares: Tensor, propagation: Propagation, balances: list[SideBalance]
+    ) -> tuple[Tensor, Tensor]:
+        """Relevance (n, k, *input_shape) of inputs (n·k, *input_shape), one for each row of the shares (n, k, ·).
 
-        def start(phi: Tensor, part: Tensor) -> Tensor:
-            inactive.append((part.abs() * (phi == 0)).sum(dim=1))
-            return part
-
-        parts = zip(split(inputs, self.batch_size), torch.split(starts, self.batch_size), strict=True)
-        for batch, part in parts:
-            relevance.append(propagation(batch, partial(start, part=part)))
-        maps = torch.cat(relevance)
-        arrived = maps.flatten(start_dim=1).sum(dim=1)
-        balance = SideBalance(starts.sum(dim=1), starts.abs().sum(dim=1), torch.cat(inactive), arrived)
-        return maps.reshape(*shares.shape[:2], *maps.shape[1:]), balance
+        With what of it arrived, (n, k); the balances of all parts are appended to ``balances``.
+        """
+        starts = torch.split(shares.flatten(end_dim=1), self.batch_size)
+        parts = [
+            propagation.balanced(batch, partial(_given, part))
+            for batch, part in zip(split(inputs, self.batch_size), starts, strict=True)
+        ]
+        balances += [balance for _, balance in parts]
+        maps, arrived = torch.cat([part for part, _ in parts]), torch.cat([balance.arrived for _, balance in parts])
+        return maps.reshape(*shares.shape[:2], *maps.shape[1:]), arrived.reshape(shares.shape[:2])
 
     def _checked_indices(self, train_indices: object, n_test: int) -> Tensor:
         """Training points as (n_test, k) on the device, or the package's error."""
@@ -251,6 +249,11 @@ class PairwiseRelevance:
             got = f"values from {int(indices.min())} to {int(indices.max())}"
             raise InvalidValueError("train_indices", owner, f"in 0 … {method.n_train_ - 1}", got)
         return indices.to(torch.int64).expand(n_test, -1)
+
+
+def _given(shares: Tensor, _features: Tensor) -> Tensor:
+    """Shares that are known before the pass."""
+    return shares
 
 
 def _joined(blocks: list[RelevantPairs], owner: str, test: TestInputs) -> RelevantPairs:

@@ -16,7 +16,7 @@ from dualview_plugin.batches import Batch, n_rows, rows_of
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.lrp.canonizers import layer_run
-from dualview_plugin.lrp.conservation import biases_take_part
+from dualview_plugin.lrp.conservation import SideBalance, biases_take_part
 from dualview_plugin.lrp.layer_calls import DIFFERENTIABLE, other_layers, ready_for_rules, refuse_other_layers
 from dualview_plugin.lrp.module_calls import nodes_of, recorded_calls, rule_of
 from dualview_plugin.lrp.plain_weights import plain_weights
@@ -86,6 +86,21 @@ class Propagation:
         with guest(model), rules_set_aside(model), plain_weights(model, self.owner):
             return self._pass(inputs, start)
 
+    def balanced(self, inputs: Batch, start: Callable[[Tensor], Tensor]) -> tuple[Tensor, SideBalance]:
+        """The relevance as of a call, and how much started and arrived for each input."""
+        begun: list[tuple[Tensor, Tensor]] = []
+
+        def recorded(features: Tensor) -> Tensor:
+            shares = start(features)
+            begun.append((shares, features == 0))
+            return shares
+
+        maps = self(inputs, recorded)
+        ((shares, inactive),) = begun
+        arrived = maps.flatten(start_dim=1).sum(dim=1)
+        sizes = shares.abs()
+        return maps, SideBalance(shares.sum(dim=1), sizes.sum(dim=1), (sizes * inactive).sum(dim=1), arrived)
+
     def _pass(self, inputs: Batch, start: Callable[[Tensor], Tensor]) -> Tensor:
         """The pass on a prepared network."""
         probes: Batch = rows_of(inputs, slice(N_PROBES))
@@ -144,7 +159,7 @@ class Propagation:
         self, inputs: Batch, found: Tensor, expected: Tensor, without: dict[Any, Tensor]
     ) -> None:
         """Raise if the features under the composite differ; one more pass then finds the layers that do."""
-        error = relative_difference(found, expected)
+        error = relative_difference(found, expected, _coarsest_type(self.extractor.model))
         if error:
             with recorded_outputs(self.extractor.model) as with_rules:
                 self.extractor(inputs)
@@ -167,6 +182,12 @@ def check_carries(inputs: Any, owner: str, at: str | None = None) -> None:
     if not inputs.is_floating_point():
         constraint = "floating to be differentiated; of tokens pass at=, the embedding, at whose output relevance ends"
         raise InvalidTypeError("inputs", owner, constraint, str(inputs.dtype))
+
+
+def _coarsest_type(model: nn.Module) -> torch.dtype | None:
+    """The floating type of the parameters with the fewest digits; None without any."""
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return max(types, key=lambda dtype: torch.finfo(dtype).eps, default=None)
 
 
 @contextmanager

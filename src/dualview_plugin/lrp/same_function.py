@@ -15,14 +15,20 @@ N_PROBES = 2  # samples for the comparison
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference relative to the largest expected value, if it is beyond rounding, else 0."""
+def relative_difference(found: Tensor, expected: Tensor, computed_in: torch.dtype | None = None) -> float:
+    """The largest difference relative to the largest expected value, if it is beyond rounding, else 0.
+
+    Args:
+        found: what is compared.
+        expected: with what, likewise.
+        computed_in: the type whose rounding counts; None: their own.
+    """
     if found.shape != expected.shape:
         return torch.inf
     scale = float(expected.abs().max()) if expected.numel() else 0.0
     error = float((found - expected).abs().max()) if expected.numel() else 0.0
     relative = error / scale if scale else error
-    return relative if not relative <= _TOLERANCE.get(expected.dtype, 1e-3) else 0.0
+    return relative if not relative <= _TOLERANCE.get(computed_in or expected.dtype, 1e-3) else 0.0
 
 
 @contextmanager

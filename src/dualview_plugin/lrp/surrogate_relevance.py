@@ -16,6 +16,7 @@ from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.data import Inputs
 from dualview_plugin.errors import InvalidTypeError
 from dualview_plugin.lrp.composites import as_composite
+from dualview_plugin.lrp.conservation import warn_unless_conserved
 from dualview_plugin.lrp.propagation import Propagation
 from dualview_plugin.network import layer_name
 
@@ -69,6 +70,10 @@ class SurrogateRelevance:
         Raises:
             InvalidTypeError, InvalidValueError: as of :meth:`PairwiseRelevance.attribute`.
 
+        Warns:
+            ConservationWarning: the network does something that no rule sees, or relevance is lost or made on its way
+                without a harmless reason, of those that :class:`RelevantPairs` names.
+
         Cost: one pass of LRP for each batch.
         """
         return self._maps(self.method, inputs, target, at)
@@ -104,9 +109,10 @@ class SurrogateRelevance:
             method.ensure_fitted()
             composite = as_composite(self.composite, method.model, owner)
             relevance = Propagation(method.extractor, composite, owner, name)
-            maps = [relevance(batch, partial(_logit_shares, method, classes)) for batch, classes in blocks]
-            joined: Tensor = joined_maps(maps, owner, test.padded_in_front)
-            return joined
+            parts = [relevance.balanced(batch, partial(_logit_shares, method, classes)) for batch, classes in blocks]
+            joined: Tensor = joined_maps([maps for maps, _ in parts], owner, test.padded_in_front)
+        warn_unless_conserved((balance for _, balance in parts), relevance.with_biases, relevance.with_constants)
+        return joined
 
 
 def _logit_shares(method: FeatureKernelAttribution, target: Tensor, features: Tensor) -> Tensor:

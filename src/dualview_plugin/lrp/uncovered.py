@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,10 +14,11 @@ from zennit.rules import Pass
 
 from dualview_plugin.errors import ConservationWarning, InvalidValueError
 from dualview_plugin.lrp.canonizers import layer_run
+from dualview_plugin.lrp.conservation import levels_to_the_caller
 from dualview_plugin.lrp.function_shares import absorbs_relevance, has_rule
 from dualview_plugin.lrp.module_calls import ModuleCall
 
-# Nodes that move values, pick some of them, average them, or are linear on each side of a threshold.
+# Nodes that move values, pick some of them, average them, or make some of them zero.
 # fmt: off
 _ROUTES = {
     "Alias", "AsStrided", "Cat", "Clone", "Copy", "Copies", "Expand", "Flip", "Gather", "Identity", "Index",
@@ -30,8 +30,7 @@ _ROUTES = {
     "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "MkldnnAdaptiveAvgPool2D",
     "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D", "UpsampleBilinear2D", "UpsampleBicubic2D",
     "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D", "Max", "Amax",
-    "Maximum", "Relu", "LeakyRelu", "Hardtanh", "Clamp", "ClampMin", "ClampMax", "Prelu", "PreluKernel", "Threshold",
-    "Where",
+    "Maximum", "Relu", "Where",
 }
 # fmt: on
 _SUMS = {"Add", "Sub", "Rsub"}
@@ -145,16 +144,7 @@ def warn_of_uncovered_places(graph: RelevanceGraph, calls: list[ModuleCall]) -> 
             kinds = ", ".join(sorted({kind_of(node) for node in nodes}))
             where = _in_words(sorted({place_of[node] for node in nodes if place_of.get(node)}))
             message = "the network " + text.format(n=len(nodes), where=where, kinds=kinds)
-            warnings.warn(message, ConservationWarning, stacklevel=_levels_to_the_caller())
-
-
-def _levels_to_the_caller() -> int:
-    """The stack level, for a warning in the function that asks, of the first line outside of this package."""
-    package, levels = __name__.partition(".")[0], 1
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (package, "contextlib"):
-        frame, levels = frame.f_back, levels + 1
-    return levels
+            warnings.warn(message, ConservationWarning, stacklevel=levels_to_the_caller())
 
 
 def hand_on_through_negations(graph: RelevanceGraph, calls: list[ModuleCall]) -> None:
@@ -174,6 +164,11 @@ def _is_negation(node: Any, graph: RelevanceGraph) -> bool:
     return kind == "Neg" or first_depends == (kind == "Rsub")
 
 
+def _is_relu(node: Any) -> bool:
+    """x.clamp(min=0), which is a ReLU in another spelling."""
+    return kind_of(node) in ("Clamp", "ClampMin") and (node._saved_min, getattr(node, "_saved_max", None)) == (0, None)
+
+
 def _covered(calls: Iterable[ModuleCall]) -> set[Any]:
     """The nodes inside of modules that have a rule."""
     return {node for call in calls if call.rule is not None for node in call.inner_nodes()}
@@ -186,6 +181,7 @@ def _phrase_of(node: Any, graph: RelevanceGraph) -> str:
         kind in _ROUTES
         or has_rule(node)
         or _is_negation(node, graph)
+        or _is_relu(node)
         or not node.next_functions
         or kind == "AccumulateGrad"
     ):
