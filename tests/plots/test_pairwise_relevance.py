@@ -58,7 +58,7 @@ def test_each_cell_holds_its_image_or_heatmap(channels, split):
         np.testing.assert_allclose(shown(cells[first, 1, column]), as_shown, rtol=1e-5)
         for row, background, relevance in ((1, image, pairs.train_relevance), (2, test, pairs.test_relevance)):
             plain = (background[0] if channels == 1 else background.permute(1, 2, 0)).numpy().astype(float)
-            heatmap = overlay(plain, pixel_relevance(relevance[position], "test"), colors)
+            heatmap = overlay(plain, pixel_relevance(relevance[position], "test"), colors, "test")
             np.testing.assert_allclose(shown(cells[first + row, 1, column]), heatmap, rtol=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_heatmaps_are_symmetric_around_zero():
     relevance = torch.tensor([[[-4.0, 2.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
     np.testing.assert_allclose(pixel_relevance(relevance, "test"), [[-1, 0.5], [0, 0.25]])
     assert not pixel_relevance(torch.zeros(3, 2, 2), "test").any()
-    red = overlay(np.ones((1, 2)), np.array([[-1.0, 1.0]]), color_map("bwr", "test"))
+    red = overlay(np.ones((1, 2)), np.array([[-1.0, 1.0]]), color_map("bwr", "test"), "test")
     np.testing.assert_allclose(red, [[[0, 0, 1], [1, 0, 0]]], atol=1e-6)
     np.testing.assert_allclose(red[0, 0], red[0, 1, ::-1], atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_heatmaps_are_symmetric_around_zero():
 def test_where_there_is_no_relevance_the_faint_image_shows():
     image = np.array([[0.0, 1.0]])
     for name in COLOR_MAPS:
-        dark, light = overlay(image, np.zeros((1, 2)), color_map(name, "test"))[0]
+        dark, light = overlay(image, np.zeros((1, 2)), color_map(name, "test"), "test")[0]
         assert (light > dark).all()
 
 
@@ -122,3 +122,21 @@ def test_refusals(change, message):
     arguments = {"test_image": train[0], "train_images": train, "pairs": [pairs_of(1)], **change}
     with pytest.raises(InvalidValueError, match=message):
         plot_pairwise_relevance(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_relevance": torch.full((1, 1, 3, 3), torch.nan)}, "relevance of .* must be finite"),
+        ({"attribution": torch.tensor([torch.nan])}, "pairs of .* must be finite"),
+        ({"train_indices": torch.tensor([7])}, "pairs of .* must be indices of training points, from 0 on to 3"),
+        ({"train_relevance": torch.ones(1, 1, 2, 3)}, r"relevance of .* must be of the image's height and width"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, torch.Tensor], message: str) -> None:
+    fits = {"test_relevance": torch.ones(1, 1, 3, 3), "train_relevance": torch.ones(1, 1, 3, 3)}
+    fits |= {"attribution": torch.tensor([0.5]), "train_indices": torch.tensor([1])}
+    images = torch.rand(4, 1, 3, 3)
+    plot_pairwise_relevance(images[0], images, [SimpleNamespace(**fits)])
+    with pytest.raises(InvalidValueError, match=message):
+        plot_pairwise_relevance(images[0], images, [SimpleNamespace(**{**fits, **change})])

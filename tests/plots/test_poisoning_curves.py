@@ -79,3 +79,11 @@ def test_refuses_impossible_numbers_of_poisoned_points() -> None:
             plot_poisoning_curves(CURVES, n_poisoned)
     with pytest.raises(InvalidTypeError, match="n_poisoned of plot_poisoning_curves must be an integer"):
         plot_poisoning_curves(CURVES, 2.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "curve", [[0, 0.5, 0.4, 1], [0, 0.9, 1, 1], [0, 0, 0, 1], [0.1, 0.5, 1, 1], [0, 0.5, 0.9, 0.9]]
+)
+def test_refuses_curves_of_no_ranking(curve: list[float]) -> None:
+    with pytest.raises(InvalidValueError, match=r"never falling, between the worst and the best, got another for one"):
+        plot_poisoning_curves({"one": curve}, 2)

@@ -119,3 +119,25 @@ def test_points_that_do_not_fit_the_test_images_are_refused(points, message):
 def test_images_of_another_shape_are_refused():
     with pytest.raises(InvalidValueError, match=r"images of plot_training_points must be of shape .* got \(2, 5, 7\)"):
         plot_training_points(_images(N_TEST, 2), _images(N_TRAIN, 2), PROPONENTS)
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "message"),
+    [
+        (([[-1]], [[0.5]]), {}, r"proponents of plot_training_points must be indices .* to 2, got -1 to -1"),
+        (([[3]], [[0.5]]), {}, r"proponents of plot_training_points must be indices .* to 2, got 3 to 3"),
+        (([[1.0]], [[0.5]]), {}, "proponents of plot_training_points must be indices that are integers, got float64"),
+        (([[1]], [[np.nan]]), {}, "proponents of plot_training_points must be finite"),
+        (([[1]], [[0.5]]), {"train_labels": "ab"}, "train_labels of plot_training_points must be one for each of 3"),
+        (([[1]], [[0.5]]), {"train_labels": "abcd"}, "train_labels of plot_training_points must be one for each of 3"),
+        (([[1]], [[0.5]]), {"test_labels": "ab"}, "test_labels of plot_training_points must be one for each of 1"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_refused(points, options, message):
+    with pytest.raises(InvalidValueError, match=message):
+        plot_training_points(_images(1, 1), _images(3, 1), points, **options)
+
+
+def test_images_with_nan_are_refused():
+    with pytest.raises(InvalidValueError, match="images of plot_training_points must be finite"):
+        plot_training_points(torch.full((1, 1, 3, 3), torch.nan), _images(3, 1), ([[1]], [[0.5]]))

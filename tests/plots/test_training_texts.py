@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.plots import plot_training_texts
 from dualview_plugin.plots.heatmaps import color_map
+from dualview_plugin.plots.text_lines import scaled_shades
 
 TEST = [["the", "cat", "sat"], ["$5", "off"]]
 TRAIN = [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
@@ -71,3 +72,16 @@ def test_long_texts_are_wrapped_between_tokens() -> None:
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
         plot_training_texts(TEST, TRAIN, PROPONENTS, **options)
+
+
+@pytest.mark.parametrize(
+    ("relevance", "shades"),
+    [
+        ([0.0, 0.9], [0.0, 1.0]),
+        ([0.5, -1.0, 0.3], [0.5, -1.0]),
+        ([0.0, 0.5, -1.0], [0.5, -1.0]),
+        ([0.0] * 3, [0.0] * 2),
+    ],
+)
+def test_zeros_in_front_of_a_text_are_its_padding(relevance: list[float], shades: list[float]) -> None:
+    np.testing.assert_allclose(scaled_shades(np.array(relevance), 2), shades)

@@ -53,6 +53,14 @@ def test_two_classes(method, C):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_one_point(method, n_classes):
+    features, labels = blobs(5, 7, 1)[0][:1], np.zeros(1, np.int64)
+    solution = solve_crammer_singer(features, labels, 1.0, n_classes=n_classes, method=method)
+    assert_certified(solution, features, labels, 1.0, tol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_fewer_points_than_features(method):
     features, labels = blobs(13, 37, 5)
     solution = solve_crammer_singer(features, labels, 1.0, method=method)

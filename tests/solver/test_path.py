@@ -27,6 +27,13 @@ def test_solutions_of_the_single_problems(method):
         np.testing.assert_allclose(solution.primal_objective, alone.primal_objective, rtol=2e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.dtype(">f8"), np.longdouble, np.int32])
+def test_features_of_every_type(dtype):
+    features = (3 * FEATURES).astype(dtype)
+    for C, solution in zip([1e-3, 1.0, 30.0], solve_path(features, LABELS, [1e-3, 1.0, 30.0]), strict=True):
+        assert_certified(solution, features.astype(np.float64), LABELS, C, tol=1e-6)
+
+
 @pytest.mark.parametrize("Cs", [[], [0.1, 0.0], [0.1, -1.0]])
 def test_bad_constants_are_refused(Cs):
     with pytest.raises(InvalidValueError, match="Cs of solve_path must be"):

@@ -28,6 +28,7 @@ from dualview_plugin.data import (
     Inputs,
     LabelFunction,
     RangeStream,
+    SeenSamples,
     TestInputs,
     TrainData,
     TrainingData,
@@ -141,6 +142,7 @@ class DataAttribution(FittedMethod, BlocksOfTests, Attribution, DataInfluence): 
         self._fit_mark = FitMark()
         self._refitted = None
         self._decided = None
+        self._seen = SeenSamples(len(self._data))
 
     # ------------------------------------------------------------------ what a method implements
 

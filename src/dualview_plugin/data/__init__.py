@@ -6,6 +6,7 @@ from dualview_plugin.data.identity import KnownContent, SamplesDigest, known_con
 from dualview_plugin.data.labels import LabelFunction
 from dualview_plugin.data.loaders import kept_generator, n_samples_in_order
 from dualview_plugin.data.ranges import RangeResult, RangeStream
+from dualview_plugin.data.seen_samples import SeenSamples
 from dualview_plugin.data.test_inputs import Inputs, TestInputs
 from dualview_plugin.data.training_data import TrainData, TrainingData
 
@@ -17,6 +18,7 @@ __all__ = [
     "RangeResult",
     "RangeStream",
     "SamplesDigest",
+    "SeenSamples",
     "TestInputs",
     "TrainData",
     "TrainingData",

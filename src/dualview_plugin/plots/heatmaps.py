@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.plots.images import Image, as_array
+from dualview_plugin.plots.images import Image, as_array, check_finite
 
 # Zennit's own, from zero relevance in the middle to the largest on either side: (position, colour).
 COLOR_MAPS = {
@@ -42,17 +42,22 @@ def pixel_relevance(relevance: Any, owner: str) -> Image:
         values = values.sum(axis=0)
     if values.ndim != 2:
         raise InvalidValueError("relevance", owner, "(channels, height, width) for each image", str(values.shape))
+    check_finite("relevance", values, owner)
     return values / max(float(np.abs(values).max()), 1e-30)
 
 
-def overlay(image: Image, relevance: Image, colors: Colormap) -> Image:
+def overlay(image: Image, relevance: Image, colors: Colormap, owner: str) -> Image:
     """The heatmap over the faint, grey image: (height, width, 3). Where relevance is small, the image shows through.
 
     Args:
         image: as :func:`display_image` returns it.
         relevance: as :func:`pixel_relevance` returns it.
         colors: a colour map whose middle means zero.
+        owner: the function that asks, for error messages.
     """
+    if relevance.shape != image.shape[:2]:
+        constraint = f"of the image's height and width, {image.shape[:2]}"
+        raise InvalidValueError("relevance", owner, constraint, str(relevance.shape))
     grey = image if image.ndim == 2 else image @ np.array([0.299, 0.587, 0.114])
     middle = np.asarray(colors(0.5))[:3]
     background = middle + 0.4 * (grey[:, :, None] - middle)

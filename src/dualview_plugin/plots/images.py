@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,6 +36,7 @@ def display_image(image: Tensor | Image, to_display: ToDisplay | None, owner: st
     elif shown.ndim != 2:
         constraint = "of shape (height, width), (1, height, width) or (3, height, width) each"
         raise InvalidValueError("images", owner, constraint, str(shown.shape))
+    check_finite("images", shown, owner)
     if to_display is None and (shown.min() < 0 or shown.max() > 1):
         shown = (shown - shown.min()) / max(float(np.ptp(shown)), 1e-12)
     return shown.clip(0, 1)
@@ -71,10 +72,50 @@ def point_title(label: str, attribution: float) -> str:
     return f"{label}\n{number}" if label else number
 
 
-def check_points(points: tuple[Any, Any], n_test: int, parameter: str, owner: str) -> tuple[Image, Image]:
-    """Indices and attributions as arrays (n_test, k), or the package's error."""
+def check_points(
+    points: tuple[Any, Any], n_test: int, training: Any, parameter: str, owner: str
+) -> tuple[Image, Image]:
+    """Indices of training points and finite attributions as arrays (n_test, k), or the package's error.
+
+    Args:
+        points: indices and attributions.
+        n_test: number of test points.
+        training: all training points; its length, if it has one, bounds the indices.
+        parameter: the name of the points.
+        owner: the function that asks.
+    """
     indices, scores = (as_array(part) for part in points)
     if indices.ndim != 2 or len(indices) != n_test or indices.shape != scores.shape:
         constraint = f"indices and attributions of one shape (n_test = {n_test}, k)"
         raise InvalidValueError(parameter, owner, constraint, f"shapes {indices.shape} and {scores.shape}")
+    check_indices(indices, training, parameter, owner)
+    check_finite(parameter, scores, owner)
     return indices, scores
+
+
+def check_indices(indices: Image, training: Any, parameter: str, owner: str) -> None:
+    """Refuse what is no position of a training point."""
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise InvalidValueError(parameter, owner, "indices that are integers", str(indices.dtype))
+    n_train = _length(training)
+    if indices.size and (indices.min() < 0 or (n_train is not None and indices.max() >= n_train)):
+        constraint = "indices of training points, from 0 on" + ("" if n_train is None else f" to {n_train - 1}")
+        raise InvalidValueError(parameter, owner, constraint, f"{indices.min()} to {indices.max()}")
+
+
+def check_finite(parameter: str, values: Image, owner: str) -> None:
+    """Refuse NaN and infinity, which have no place in a figure."""
+    if not np.isfinite(values).all():
+        raise InvalidValueError(parameter, owner, "finite", "NaN or infinity")
+
+
+def check_labels(labels: Any, points: Any, parameter: str, owner: str) -> None:
+    """Refuse labels that are more or fewer than the points, where both have a length."""
+    found, wanted = _length(labels), _length(points)
+    if found is not None and wanted is not None and found != wanted:
+        raise InvalidValueError(parameter, owner, f"one for each of {wanted} points", f"{found}")
+
+
+def _length(values: Any) -> int | None:
+    """The length; None of what has none, and of a mapping, which may hold some positions only."""
+    return len(values) if hasattr(values, "__len__") and not isinstance(values, Mapping) else None

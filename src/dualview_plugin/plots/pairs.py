@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.plots.images import Image, as_array
+from dualview_plugin.plots.images import Image, as_array, check_finite, check_indices
 
 
 class Pairs(Protocol):
@@ -38,15 +38,16 @@ class Pair(NamedTuple):
     train_relevance: Image
 
 
-def bands(pairs: Iterable[Pairs], shown: Callable[[Any], Image], owner: str) -> dict[str, list[Pair]]:
+def bands(pairs: Iterable[Pairs], training: Any, shown: Callable[[Any], Image], owner: str) -> dict[str, list[Pair]]:
     """The pairs by the sign of their attribution, the strongest first; a sign that none has is left out.
 
     Args:
         pairs: groups of pairs of one test point.
+        training: all training points; its length, if it has one, bounds the indices.
         shown: the relevance of one point as the figure takes it.
         owner: the function that asks, for error messages.
     """
-    found = [pair for group in pairs for pair in _pairs_of(group, shown, owner)]
+    found = [pair for group in pairs for pair in _pairs_of(group, training, shown, owner)]
     found.sort(key=lambda pair: -abs(pair.attribution))
     by_sign = {
         "proponents": [pair for pair in found if pair.attribution > 0],
@@ -57,11 +58,13 @@ def bands(pairs: Iterable[Pairs], shown: Callable[[Any], Image], owner: str) -> 
     return {name: band for name, band in by_sign.items() if band}
 
 
-def _pairs_of(group: Pairs, shown: Callable[[Any], Image], owner: str) -> list[Pair]:
+def _pairs_of(group: Pairs, training: Any, shown: Callable[[Any], Image], owner: str) -> list[Pair]:
     """The group's pairs, one by one."""
     attribution, indices = as_array(group.attribution), as_array(group.train_indices)
     if attribution.ndim != 1 or indices.shape != attribution.shape:
         constraint = "those of one test point, with attributions (k,) and as many training points"
         raise InvalidValueError("pairs", owner, constraint, f"shapes {attribution.shape} and {indices.shape}")
+    check_indices(indices, training, "pairs", owner)
+    check_finite("pairs", attribution, owner)
     relevance = [[shown(one) for one in side] for side in (group.test_relevance, group.train_relevance)]
     return [Pair(int(i), float(a), *sides) for i, a, *sides in zip(indices, attribution, *relevance, strict=True)]

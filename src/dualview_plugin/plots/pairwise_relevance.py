@@ -16,6 +16,7 @@ from dualview_plugin.plots.image_grid import FONT_SIZE, FRAME_COLORS, HEADING, T
 from dualview_plugin.plots.images import (
     Image,
     ToDisplay,
+    check_labels,
     display_image,
     image_at,
     label_text,
@@ -58,7 +59,8 @@ def plot_pairwise_relevance(
             ``"coleus"``.
 
     Raises:
-        InvalidValueError: an unknown colour map, images of another shape, or no pair with an attribution.
+        InvalidValueError: an unknown colour map, images or relevance of another shape, indices or labels that do not
+            fit the images, NaN, or no pair with an attribution.
 
     Source: Yolcu et al. 2024 (arXiv 2402.12118), figure 4.
 
@@ -75,7 +77,8 @@ def plot_pairwise_relevance(
         True
     """
     colors = color_map(cmap, _OWNER)
-    by_sign = bands(pairs, partial(pixel_relevance, owner=_OWNER), _OWNER)
+    check_labels(train_labels, train_images, "train_labels", _OWNER)
+    by_sign = bands(pairs, train_images, partial(pixel_relevance, owner=_OWNER), _OWNER)
     grid = ImageGrid([HEADING + TITLE, 0.0, 0.0] * len(by_sign), [1, max(map(len, by_sign.values()))], bottom=_STRIP)
     test_shown = display_image(test_image, to_display, _OWNER)
     show_image(grid.cell(0, 0, 0), test_shown, test_label)
@@ -87,8 +90,8 @@ def plot_pairwise_relevance(
             train_shown = display_image(image_at(train_images, pair.train_index), to_display, _OWNER)
             title = point_title(label_text(train_labels, pair.train_index), pair.attribution)
             show_image(grid.cell(first, 1, column), train_shown, title, FRAME_COLORS[name])
-            show_image(grid.cell(first + 1, 1, column), overlay(train_shown, pair.train_relevance, colors))
-            show_image(grid.cell(first + 2, 1, column), overlay(test_shown, pair.test_relevance, colors))
+            show_image(grid.cell(first + 1, 1, column), overlay(train_shown, pair.train_relevance, colors, _OWNER))
+            show_image(grid.cell(first + 2, 1, column), overlay(test_shown, pair.test_relevance, colors, _OWNER))
     _draw_color_bar(grid, colors)
     return grid.figure
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.plots.heatmaps import color_map
 from dualview_plugin.plots.image_grid import FRAME_COLORS
-from dualview_plugin.plots.images import Image, as_array, label_text, point_title
+from dualview_plugin.plots.images import Image, as_array, check_finite, check_labels, label_text, point_title
 from dualview_plugin.plots.pairs import Pairs, bands
 from dualview_plugin.plots.text_lines import TextLine, Tokens, drawn, scaled_shades, wrapped
 
@@ -41,17 +41,16 @@ def plot_pairwise_texts(
         train_texts: what gives the text of training point i as ``train_texts[i]``, such as the training dataset.
         pairs: one or more groups of pairs of this test text, such as ``[strongest[0], weakest[0]]`` for the results of
             ``PairwiseRelevance.attribute(…, at=…)`` with and without ``proponents``. Relevance behind the last token of
-            a text is left out, as that of padding.
-        tokens: a function from a text to its tokens, as strings; by default texts are sequences of strings. Of texts
-            that are padded in front it must return the padding too.
+            a text is left out, as that of padding, and so are zeros in front of the first, of a text padded there.
+        tokens: a function from a text to its tokens, as strings; by default texts are sequences of strings.
         train_labels: labels or class names of all training points, (n_train,); None: attributions alone.
         test_label: what to write before the test text, such as the explained class.
         cmap: a colour map of Zennit: ``"bwr"``, ``"coldnhot"``, …; its middle is zero.
         width: characters in a line of text.
 
     Raises:
-        InvalidValueError: an unknown colour map, relevance of fewer tokens than a text has, or no pair with an
-            attribution.
+        InvalidValueError: an unknown colour map, relevance of fewer tokens than a text has, indices or labels that do
+            not fit the texts, NaN, or no pair with an attribution.
 
     Example:
         >>> from types import SimpleNamespace
@@ -64,9 +63,10 @@ def plot_pairwise_texts(
         ['said dog', 'a', 'dog', '+0.500', 'dogs', 'a', 'dog']
     """
     colors = color_map(cmap, _OWNER)
+    check_labels(train_labels, train_texts, "train_labels", _OWNER)
     own = tokens(test_text)
     lines = wrapped(test_label, "black", own, np.zeros(len(own)), width)
-    for name, band in bands(pairs, _relevance_of_tokens, _OWNER).items():
+    for name, band in bands(pairs, train_texts, _relevance_of_tokens, _OWNER).items():
         for pair in band:
             title = point_title(label_text(train_labels, pair.train_index), pair.attribution).replace("\n", "  ")
             words = tokens(train_texts[pair.train_index])
@@ -82,6 +82,7 @@ def _relevance_of_tokens(relevance: Any) -> Image:
     if values.ndim != 1:
         constraint = "(n_tokens,) for each text, as at=, a layer, makes it"
         raise InvalidValueError("relevance", _OWNER, constraint, str(values.shape))
+    check_finite("relevance", values, _OWNER)
     return values
 
 

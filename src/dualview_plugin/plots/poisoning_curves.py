@@ -14,6 +14,7 @@ from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.validation import check_integer
 
 _OWNER = "plot_poisoning_curves"
+_ROUNDING = 1e-6  # of curves in float32
 
 
 def plot_poisoning_curves(curves: Mapping[str, ArrayLike], n_poisoned: int, *, axes: Axes | None = None) -> Figure:
@@ -30,7 +31,7 @@ def plot_poisoning_curves(curves: Mapping[str, ArrayLike], n_poisoned: int, *, a
         axes: where to draw, as ``pyplot.gca()`` for Quantus' ``metric.plot``; None: a new figure outside of pyplot.
 
     Raises:
-        InvalidTypeError, InvalidValueError: no curve, curves of different lengths or beyond [0, 1], or
+        InvalidTypeError, InvalidValueError: no curve, curves of different lengths or of no ranking, or
             an ``n_poisoned`` that is no integer in 1 .. n_train − 1.
 
     Source: arXiv 2402.12118, figure 3.
@@ -45,6 +46,10 @@ def plot_poisoning_curves(curves: Mapping[str, ArrayLike], n_poisoned: int, *, a
     n_train = _check_curves(checked, n_poisoned)
     looked_at = np.linspace(0, 1, n_train + 1)
     best, worst = _bounds(n_train, n_poisoned)
+    for name, curve in checked.items():
+        if (np.diff(curve) < -_ROUNDING).any() or (curve > best + _ROUNDING).any() or (curve < worst - _ROUNDING).any():
+            constraint = f"shares of {n_poisoned} poisoned points found: never falling, between the worst and the best"
+            raise InvalidValueError("curves", _OWNER, constraint, f"another for {name}")
     beside: dict[str, Any] = {} if axes is not None else {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
     axes = Figure(figsize=(7, 4), layout="constrained").add_subplot() if axes is None else axes
     for label, curve, color in (("best", best, "0.2"), ("random ranking", looked_at, "0.5"), ("worst", worst, "0.8")):

@@ -32,8 +32,13 @@ class TextLine:
 
 
 def scaled_shades(relevance: Image, n_tokens: int) -> Image:
-    """The relevance of a text's tokens, divided by its largest size: (n_tokens,) in [−1, 1]."""
-    values = relevance[:n_tokens]
+    """The relevance of a text's tokens, divided by its largest size: (n_tokens,) in [−1, 1].
+
+    Of more entries than tokens the first count, or the last where all in front of them are zero, as of padding there.
+    """
+    n_more = len(relevance) - n_tokens
+    padded_in_front = relevance[n_tokens:].any() and not relevance[:n_more].any()
+    values = relevance[n_more:] if padded_in_front else relevance[:n_tokens]
     return values / max(float(np.abs(values).max(initial=0)), 1e-30)
 
 

@@ -13,6 +13,7 @@ from dualview_plugin.plots.image_grid import FRAME_COLORS, HEADING, TITLE, Image
 from dualview_plugin.plots.images import (
     Image,
     ToDisplay,
+    check_labels,
     check_points,
     display_image,
     image_at,
@@ -51,7 +52,7 @@ def plot_training_points(
             None: an image outside [0, 1] is stretched to it.
 
     Raises:
-        InvalidValueError: indices and attributions that do not fit the test images, or images of another shape.
+        InvalidValueError: indices, attributions or labels that do not fit the images, images of another shape, NaN.
 
     Source: Yolcu et al. 2024 (arXiv 2402.12118), figures 1 and 2.
 
@@ -64,9 +65,11 @@ def plot_training_points(
         ['d\n+0.500', 'b\n+0.200']
     """
     n_test = len(test_images)
-    groups = {"proponents": check_points(proponents, n_test, "proponents", _OWNER)}
+    check_labels(test_labels, test_images, "test_labels", _OWNER)
+    check_labels(train_labels, train_images, "train_labels", _OWNER)
+    groups = {"proponents": check_points(proponents, n_test, train_images, "proponents", _OWNER)}
     if opponents is not None:
-        groups["opponents"] = check_points(opponents, n_test, "opponents", _OWNER)
+        groups["opponents"] = check_points(opponents, n_test, train_images, "opponents", _OWNER)
     rooms = [HEADING + TITLE, *[TITLE] * (n_test - 1)]
     grid = ImageGrid(rooms, [1, *(indices.shape[1] for indices, _ in groups.values())])
     for row in range(n_test):

@@ -12,7 +12,7 @@ from torch import Tensor
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.plots.heatmaps import color_map
 from dualview_plugin.plots.image_grid import FRAME_COLORS
-from dualview_plugin.plots.images import as_array, check_points, label_text, point_title
+from dualview_plugin.plots.images import as_array, check_finite, check_labels, check_points, label_text, point_title
 from dualview_plugin.plots.text_lines import TextLine, Tokens, drawn, scaled_shades, wrapped
 
 _OWNER = "plot_training_texts"
@@ -41,14 +41,15 @@ def plot_training_texts(
         proponents: indices and attributions, both (n_test, k), as ``influence(inputs, k)`` returns them.
         opponents: likewise, as ``influence(inputs, k, proponents=False)`` returns them; None: none are shown.
         relevance: of the test tokens, (n_test, n_tokens), as ``input_attribution(inputs, at=…)`` returns it; entries
-            behind the last token are left out. The largest of each text gets the full colour. None: no shades.
+            behind the last token are left out, and so are zeros in front of the first, of a text padded there. The
+            largest of each text gets the full colour. None: no shades.
         train_labels: labels or class names of all training points, (n_train,); None: attributions alone.
         test_labels: what to write before each test text, (n_test,); None: nothing.
         cmap: a colour map of Zennit: ``"bwr"``, ``"coldnhot"``, …; its middle is zero.
         width: characters in a line of text.
 
     Raises:
-        InvalidValueError: indices, attributions or relevance that do not fit the test texts.
+        InvalidValueError: indices, attributions, labels or relevance that do not fit the texts, or NaN.
 
     Example:
         >>> from dualview_plugin import plot_training_texts
@@ -57,9 +58,11 @@ def plot_training_texts(
         ['a', 'dog', '+0.500', 'dogs']
     """
     n_test = len(test_texts)
-    groups = {"proponents": check_points(proponents, n_test, "proponents", _OWNER)}
+    check_labels(test_labels, test_texts, "test_labels", _OWNER)
+    check_labels(train_labels, train_texts, "train_labels", _OWNER)
+    groups = {"proponents": check_points(proponents, n_test, train_texts, "proponents", _OWNER)}
     if opponents is not None:
-        groups["opponents"] = check_points(opponents, n_test, "opponents", _OWNER)
+        groups["opponents"] = check_points(opponents, n_test, train_texts, "opponents", _OWNER)
     shades = _checked_relevance(relevance, test_texts)
     lines: list[TextLine] = []
     for row, tokens in enumerate(test_texts):
@@ -83,4 +86,5 @@ def _checked_relevance(relevance: Any, texts: Sequence[Tokens]) -> list[np.ndarr
     if values.ndim != 2 or len(values) != len(texts) or values.shape[1] < longest:
         constraint = f"of shape (n_test = {len(texts)}, n_tokens ≥ {longest})"
         raise InvalidValueError("relevance", _OWNER, constraint, f"shape {values.shape}")
+    check_finite("relevance", values, _OWNER)
     return [scaled_shades(row, len(tokens)) for row, tokens in zip(values, texts, strict=True)]

@@ -82,8 +82,8 @@ def heatmaps(
                 train_image = display_image(train_inputs[row], to_display, _OWNER)
                 of_test_image, of_train_image = pairs.conservation[row].tolist()
                 of_test[index] = PairImages(
-                    data_uri(overlay(test_image, pixel_relevance(pairs.test_relevance[row], _OWNER), colors)),
-                    data_uri(overlay(train_image, pixel_relevance(pairs.train_relevance[row], _OWNER), colors)),
+                    data_uri(overlay(test_image, pixel_relevance(pairs.test_relevance[row], _OWNER), colors, _OWNER)),
+                    data_uri(overlay(train_image, pixel_relevance(pairs.train_relevance[row], _OWNER), colors, _OWNER)),
                     (of_test_image, of_train_image),
                 )
         found.append(Heatmaps(of_test, warning))

@@ -110,7 +110,7 @@ def make_problem(
         InvalidTypeError, InvalidValueError: an argument breaks its constraint; the message names it and ``owner``.
     """
     constant = check_positive(C, "C", owner)
-    rows = _check_features(features, owner)
+    rows = checked_features(features, owner)
     checked_labels, checked_n_classes = _check_labels(labels, n_classes, len(rows), owner)
     if fit_intercept:
         rows = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
@@ -122,7 +122,8 @@ def make_problem(
     return problem
 
 
-def _check_features(features: object, owner: str) -> NDArray[np.floating]:
+def checked_features(features: object, owner: str) -> NDArray[np.floating]:
+    """The features in float32 or float64, in row-major order; the same array where it is so already."""
     constraint = "a NumPy array (n_train, n_features) of real numbers"
     if not isinstance(features, np.ndarray) or features.dtype.kind not in "fiu":
         kind = f"an array of {features.dtype}" if isinstance(features, np.ndarray) else type(features).__name__

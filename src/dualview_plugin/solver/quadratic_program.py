@@ -54,7 +54,7 @@ def _program(
         shape=(problem.n_classes, len(point)),
     )
     features = np.sqrt(unit) * problem.features[point].astype(np.float64)
-    to_weight = vstack([csr_array(difference[[c]]).multiply(features.T) for c in range(problem.n_classes)])
+    to_weight = vstack([csr_array(features.T * difference[[c]].toarray()) for c in range(problem.n_classes)])
     per_point = kron(eye(problem.n_train), np.ones((1, problem.n_classes - 1)))
     no_weight = csc_matrix((len(point) + problem.n_train, n_weights))
     return qpsolvers.Problem(

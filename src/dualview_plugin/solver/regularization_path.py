@@ -11,7 +11,7 @@ from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.solver.dual.warm_start import AT_BOUND
 from dualview_plugin.solver.interior.history import CentralPathHistory
 from dualview_plugin.solver.options import SolverOptions
-from dualview_plugin.solver.problem import squared_norms_of
+from dualview_plugin.solver.problem import checked_features, squared_norms_of
 from dualview_plugin.solver.solution import CrammerSingerSolution
 from dualview_plugin.solver.solve import solve_one
 from dualview_plugin.validation import check_positive
@@ -82,6 +82,7 @@ def solve_path(
     constants = [check_positive(C, "Cs", options.owner) for C in Cs]
     if not constants:
         raise InvalidValueError("Cs", options.owner, "at least one number", Cs)
+    features = checked_features(features, options.owner)
     solved: dict[float, CrammerSingerSolution] = {}
     previous: CrammerSingerSolution | None = None
     history: CentralPathHistory | None = None

@@ -13,9 +13,9 @@ from torch import nn
 from dualview_plugin.attribution.common.arguments import LOAD_OPTIONS
 from dualview_plugin.attribution.common.saving import Saved, save
 from dualview_plugin.attribution.common.training_passes import TrainingPasses
-from dualview_plugin.data import TrainData
+from dualview_plugin.data import SeenSamples, TrainData
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.network import checked_model, model_fingerprint
+from dualview_plugin.network import checked_model, guest, model_fingerprint
 from dualview_plugin.storage import DamagedFileError
 
 Made = TypeVar("Made", bound="FittedMethod")
@@ -54,11 +54,13 @@ class FittedMethod(TrainingPasses):
         Warns:
             RandomDataWarning, RandomNetworkWarning: see :func:`take_probe`.
         """
-        trial = copy.copy(self)
-        trial._fitted = False
-        with trial.visit():
-            trial._fit()
-        self.__dict__.update({**vars(trial), "_fitted": True, "_visiting": self._visiting, "_fit_mark": FitMark()})
+        with guest(self.model):  # no other thread is in a call meanwhile
+            trial = copy.copy(self)
+            trial._fitted, trial._seen = False, SeenSamples(self.n_train_)
+            trial._visiting, trial._known = self._visiting, self._known
+            with trial.visit():
+                trial._fit()
+            self.__dict__.update({**vars(trial), "_fitted": True, "_visiting": self._visiting, "_fit_mark": FitMark()})
         return self
 
     def ensure_fitted(self) -> None:

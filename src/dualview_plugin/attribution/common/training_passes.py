@@ -16,9 +16,9 @@ from dualview_plugin.attribution.common.network_and_data import Item, NetworkAnd
 from dualview_plugin.attribution.common.sweeps import OwnScores, Scores
 from dualview_plugin.attribution.common.training_store import TrainingStore
 from dualview_plugin.batches import Batch, leaves, structure
-from dualview_plugin.data import RangeResult, RangeStream
+from dualview_plugin.data import RangeResult, RangeStream, SeenSamples
 from dualview_plugin.engines import ShardWork
-from dualview_plugin.errors import InvalidTypeError
+from dualview_plugin.errors import InvalidTypeError, StaleFitError
 from dualview_plugin.features import FeatureShards, Probe, TrainingFeatures, check_labels, training_features
 from dualview_plugin.network import Placement, fingerprint, model_fingerprint
 from dualview_plugin.storage import Column, Storage, StoreReport, mapped_array
@@ -39,6 +39,7 @@ class TrainingPasses(Remembering, NetworkAndData):
     # Classes of its own in what the method learns, which files take apart.
     _state_classes: ClassVar[tuple[type, ...]] = ()
     _storage: Storage | None
+    _seen: SeenSamples
 
     def _answers(self) -> dict[str, Tensor]:
         """The network's features and logits at the probe, (n_probe, …): a later process recognises its code by them."""
@@ -114,7 +115,20 @@ class TrainingPasses(Remembering, NetworkAndData):
         place, probe = Placement.of(self.model), self._probe_now()
         for rows, inputs, labels in self._data.numbered() if stream is None else stream.batches():
             probe.check_reading(rows.start, inputs, labels, self.get_name())
+            self._check_seen(rows, inputs)
             yield rows, place(inputs), labels.to(self.device)
+
+    def _check_seen(self, rows: range, inputs: Batch) -> None:
+        """Refuse samples that are others than in an earlier pass, so that no result is made of both.
+
+        Raises:
+            StaleFitError: a sample has changed, and neither the dataset nor the probe has told.
+        """
+        changed = self._seen.first_change(rows, inputs) if self._probe_now().repeatable else None
+        if changed is not None:
+            owner = self.get_name()
+            got = f"another sample at position {changed} than in an earlier pass"
+            raise StaleFitError(f"train_dataset of {owner} must be as it was at the fit, got {got}: call fit() again")
 
     @property
     def _stored_dtype(self) -> torch.dtype | None:
