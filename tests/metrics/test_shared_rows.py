@@ -172,8 +172,11 @@ def test_a_change_of_a_point_that_no_probe_sees_is_seen() -> None:
     scored(method, world)
     unseen = next(i for i in range(len(train)) if i not in method._probe_now().indices)
     train.x[unseen] += 1
+    with pytest.raises(StaleFitError, match=f"another sample at position {unseen} "):
+        scored(method, world)
+    method.fit()
     scored(method, world)
-    assert sum(computed) == 2 * N_TEST
+    assert sum(computed) == 3 * N_TEST  # the refused ones too
 
 
 def test_a_metric_may_write_to_its_rows() -> None:
