@@ -1,4 +1,4 @@
-"""Features computed by Ray actors, and the same attributions as from this process; needs ``dualview-plugin[ray]``.
+"""Features computed by Ray actors, and the same attributions as from this process; needs the extra ``ray``.
 
     python -m examples.on_ray
 

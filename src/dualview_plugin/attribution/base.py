@@ -216,6 +216,13 @@ class DataAttribution(FittedMethod, BlocksOfTests, Attribution, DataInfluence): 
         """The rows of :meth:`attribute` in consecutive blocks, (n_block, n_train): memory for one block at a time.
 
         They come in the precision of the computation, which is float64 for influence functions.
+
+        Args:
+            inputs: as in :meth:`attribute`.
+            target: as in :meth:`attribute`.
+
+        Raises:
+            InvalidTypeError, InvalidValueError, StaleFitError: as :meth:`attribute`, each before or at its block.
         """
         with self.visit():
             blocks = self.blocks(self._fitted_for(inputs, target), target, self.block_size)
@@ -298,6 +305,9 @@ class DataAttribution(FittedMethod, BlocksOfTests, Attribution, DataInfluence): 
             (n_test, n_train) if ``k`` is None; else ``KMostInfluentialResults(indices, influence_scores)``, both
             (n_test, k).
 
+        Raises:
+            InvalidValueError: ``k`` is above n_train; else as :meth:`attribute`.
+
         Warns:
             SparseAttributionWarning: some test points have fewer than ``k`` attributions other than zero.
 
@@ -313,7 +323,7 @@ class DataAttribution(FittedMethod, BlocksOfTests, Attribution, DataInfluence): 
     def strongest(
         self, inputs: Inputs, k: int, target: Target = None, proponents: bool = True, *, show_progress: bool = False
     ) -> KMostInfluentialResults:
-        """:meth:`influence` with a ``k``, without a word on attributions of zero."""
+        """:meth:`influence` with a ``k``, the same arguments and errors, and no :class:`SparseAttributionWarning`."""
         if check_integer(k, "k", self.get_name()) > self.n_train_:
             raise InvalidValueError("k", self.get_name(), f"at most n_train = {self.n_train_}", repr(k))
         with self.visit():

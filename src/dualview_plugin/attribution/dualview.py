@@ -59,10 +59,11 @@ class DualView(FeatureKernelAttribution):
     Differs: standardising and C = 1e-3 follow the paper's reference implementation; its successor DualDA
     does not standardise and fits an intercept: ``standardize=False, fit_intercept=True``.
 
-    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), which runs
-    eight times for ``C="auto"``. Memory: the features once, 4 · n_train · n_features bytes in float32, and about as
-    much again in the solver or for the support points' own features. attribute: one forward pass, and for each test
-    point a product with the support points of its class; sparse and ranked results never hold n_train columns.
+    Cost: fit: one forward pass over the training set and the solver (see :func:`solve_crammer_singer`), which solves
+    eight problems with warm starts for ``C="auto"``. Memory: the features once, 4 · n_train · n_features bytes in
+    float32, and about as much again in the solver or for the support points' own features. attribute: one forward pass,
+    and for each test point a product with the support points of its class; sparse and ranked results never hold
+    n_train columns.
 
     Example:
         >>> import torch
@@ -147,8 +148,12 @@ class DualView(FeatureKernelAttribution):
             additional_forward_args: more inputs, as there.
             sparse: a CSR tensor of the values off zero in place of a dense one: memory (n_test × n_support).
 
+        Returns:
+            (n_test, n_train), as of :meth:`DataAttribution.attribute`; a CSR tensor if ``sparse``.
+
         Raises:
             InvalidTypeError, InvalidValueError: a shuffling loader, a target of the wrong length or out of range.
+            StaleFitError: the network or the training data are no longer those of the fit.
         """
         inputs = with_arguments(inputs, additional_forward_args)
         if not sparse:

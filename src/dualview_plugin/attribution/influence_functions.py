@@ -59,7 +59,8 @@ class InfluenceFunctions(DataAttribution):
         damping: δ, above zero. H alone is singular. Directions with an eigenvalue below δ, which few training points
             determine, are damped; larger values move the attributions towards plain gradient products, and make
             ``"cg"`` and ``"lissa"`` converge faster.
-        include_bias: count the last layer's bias among its weights; False for a layer without one.
+        include_bias: count the last layer's bias among its weights. The default does not, as the paper's networks
+            have none.
         tol: relative residual at which ``"cg"`` (default 1e-6) and ``"lissa"`` (default 1e-3) stop.
         max_iter: iterations of ``"cg"`` (default 1000), steps of ``"lissa"`` (its depth, default 5000).
         scale: of ``"lissa"``: at least half the largest eigenvalue of H + δI; None: 1.1 times that eigenvalue,

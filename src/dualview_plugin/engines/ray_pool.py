@@ -101,4 +101,4 @@ def _ray() -> ModuleType:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise MissingDependencyError("engine 'ray' needs Ray: pip install 'dualview-plugin[ray]'") from error
+        raise MissingDependencyError("engine 'ray' needs Ray: pip install ray") from error

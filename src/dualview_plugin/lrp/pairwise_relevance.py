@@ -39,7 +39,7 @@ class RelevantPairs:
             attribution is zero.
 
     How far to trust a heatmap: a conservation of 1 says that all of the attribution arrived in the pixels and that none
-    was made on the way. Less or more has these reasons, the harmless ones first:
+    was added. Less or more has these reasons, the harmless ones first:
 
     - Biases absorb relevance (and the shifts that a canonizer makes biases of): ``zero_params="bias"`` sends it on.
     - With ``softmax="taylor"`` of :func:`named_composite`, the constant of a softmax's expansion absorbs relevance in
@@ -158,6 +158,10 @@ class PairwiseRelevance:
                 axis. For tokens: the embedding, whose width that is. Position j of ``train_relevance`` is token j of
                 ``method.training_inputs(pairs.train_indices)``, where all points are padded together. Test points that
                 a loader has padded to other lengths get zeros up to the longest, on the side where it pads.
+
+        Returns:
+            The pairs: ``test_relevance`` and ``train_relevance``, (n_test, k, *input_shape), ``attribution``,
+            (n_test, k), ``conservation``, (n_test, k, 2), and what else :class:`RelevantPairs` lists.
 
         Raises:
             InvalidTypeError, InvalidValueError: as of :meth:`DataAttribution.attribute`; training points that do not

@@ -39,6 +39,31 @@ class RememberingMeta(ABCMeta):
         vars(made)["_assignable"] = frozenset({*arguments, *cls._keyword_names()})
         return made
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The constructor's as users call it, with the keyword arguments that it passes on.
+
+        Where these are typed, as ``**common: Unpack[CommonOptions]``, they are those of the constructor that passes
+        none on; else those of the next one.
+        """
+        positional: dict[str, inspect.Parameter] = {}
+        keywords: dict[str, inspect.Parameter] = {}
+        typed = False
+        for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
+            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+            passed_on = [parameter for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD]
+            if typed and passed_on:
+                continue
+            for parameter in parameters:
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    keywords.setdefault(parameter.name, parameter)
+                elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                    positional.setdefault(parameter.name, parameter)
+            if not passed_on:
+                break
+            typed = "Unpack" in str(passed_on[0].annotation)
+        return inspect.Signature([*positional.values(), *keywords.values()])
+
     def _keyword_names(cls) -> set[str]:
         """The keyword arguments of the constructor and of those that it passes ``**common`` on to."""
         names: set[str] = set()

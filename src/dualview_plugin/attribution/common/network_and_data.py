@@ -48,7 +48,11 @@ class NetworkAndData:
         return len(self._data)
 
     def training_inputs(self, indices: Tensor) -> Any:
-        """The training inputs at these positions, (len(indices), …), placed where the network is."""
+        """The training inputs at these positions, (len(indices), …), placed where the network is.
+
+        Args:
+            indices: positions in the dataset, of any shape, read in row-major order.
+        """
         with guest(self.model):
             return Placement.of(self.model)(self._data.at(indices.flatten().tolist())[0])
 
