@@ -18,6 +18,9 @@ from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 class ModifiedDataset(Dataset[tuple[Any, int]]):
     """A map-style view of a labelled dataset: item ``i`` of the wrapped one, changed when it is asked for.
 
+    A metric that knows the change needs a network that was trained on the view. The method gets the same view as its
+    ``train_dataset``.
+
     Args:
         dataset: a map-style dataset of (input, label) pairs; labels are integers.
 

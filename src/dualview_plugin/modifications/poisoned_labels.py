@@ -19,6 +19,8 @@ class PoisonedLabels(ModifiedDataset):
     Which points are poisoned and by how much their labels move, ``y -> (y + shift) mod n_classes`` with a shift in
     1 .. n_classes - 1, is drawn from the seed when the view is built, so no label is read before its item is asked for.
 
+    Train the network on this view, and pass the same view as ``train_dataset`` of the method that is scored.
+
     Args:
         dataset: a map-style dataset of (input, label) pairs, labels in 0 .. n_classes - 1.
         fraction: share of the points that get a wrong label, in (0, 1]; rounded to the nearest number of points.
