@@ -57,7 +57,7 @@ SETTINGS = {
     ),
     "cifar10-quarter": Setting(
         lambda n_classes: CifarResNet(n_classes, width=16),
-        Recipe(epochs=40, learning_rate=0.1, optimizer="sgd", augment=True),
+        Recipe(epochs=60, learning_rate=0.1, optimizer="sgd", augment=True),
         "ResNet-18 for 32 × 32 with a quarter of the channels",
     ),
     "cifar10-narrow": Setting(
