@@ -68,6 +68,19 @@ def test_samples_of_other_lengths_and_batches_are_no_others() -> None:
     assert seen.first_change(range(4), other) == 3
 
 
+def test_a_copy_in_another_process_can_be_written_to() -> None:
+    """As Ray makes it, of memory that cannot be written to."""
+    seen = SeenSamples(4)
+    assert seen.first_change(range(2), torch.ones(2, 3)) is None
+    copied = SeenSamples(4)
+    state = {name: array.copy() for name, array in vars(seen).items()}
+    for array in state.values():
+        array.flags.writeable = False
+    copied.__setstate__(state)
+    assert copied.first_change(range(4), torch.ones(4, 3)) is None
+    assert copied.first_change(range(2), torch.zeros(2, 3)) == 0
+
+
 def in_a_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
     found: list[Any] = []
 

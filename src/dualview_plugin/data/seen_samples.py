@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dualview_plugin.batches import Batch, leaves
 from dualview_plugin.network import byte_view
@@ -22,6 +24,10 @@ class SeenSamples:
     def __init__(self, n_samples: int) -> None:
         self._sums = np.zeros(n_samples, np.uint32)
         self._sizes = np.zeros(n_samples, np.int64)
+
+    def __setstate__(self, state: dict[str, NDArray[Any]]) -> None:
+        """In another process: arrays of its own, since those that Ray hands out cannot be written to."""
+        self.__dict__.update({name: array.copy() for name, array in state.items()})
 
     def first_change(self, rows: range, inputs: Batch) -> int | None:
         """The first position of a batch at which another sample was read before; keeps the checksums of new ones."""
