@@ -51,6 +51,11 @@ def as_rst(app, what, name, obj, options, lines):  # noqa: ARG001
     lines[:] = found
 
 
+def with_trailing_underscores(app, what, name, obj, options, lines):  # noqa: ARG001
+    """``:ivar weight_:`` is a reference to "weight" unless its underscore is escaped."""
+    lines[:] = [re.sub(r"^(:(?:ivar|vartype) \w+)_:", r"\1\_:", line) for line in lines]
+
+
 def _escaped(text):
     parts = _LITERAL.split(text)
     return "".join(part if number % 2 else re.sub(r"([*|])", r"\\\1", part) for number, part in enumerate(parts))
@@ -58,3 +63,4 @@ def _escaped(text):
 
 def setup(app):  # noqa: D103
     app.connect("autodoc-process-docstring", as_rst, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", with_trailing_underscores, priority=900)  # behind it
