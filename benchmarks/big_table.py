@@ -118,6 +118,7 @@ METHODS: dict[str, tuple[Callable[..., DataAttribution], Row]] = {
     "IF": (InfluenceFunctions, {"solver": "exact"}),
     "SIM": (GradientSimilarity, {}),
     "SIM-rp": (ProjectedGradientSimilarity, {"n_components": 128, "seed": 0}),
+    "SIM-rp, factored": (ProjectedGradientSimilarity, {"n_components": 128, "projection": "factored", "seed": 0}),
     "GradCos": (GradCos, {}),
     "TracIn": (TracIn, {}),
     "TRAK": (TRAK, {}),
