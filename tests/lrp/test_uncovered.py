@@ -174,3 +174,10 @@ def test_relevance_that_is_conserved_is_not_reported() -> None:
     nn.init.uniform_(net["conv1"].weight)
     found = pairs(net).attribute(X[:2], k=2)
     torch.testing.assert_close(found.conservation, torch.ones_like(found.conservation), rtol=0, atol=0.05)
+
+
+def test_a_softmax_that_is_a_constant_is_named_where_nothing_else_leads_to_the_input() -> None:
+    net = wired(lambda net, x: net["conv1"](x).softmax(dim=1))
+    composite = EpsilonPlus(zero_params="bias", canonizers=[FunctionRules("constant")])
+    with pytest.raises(InvalidValueError, match="not by a softmax alone, which this composite takes for a constant"):
+        maps(net, composite)

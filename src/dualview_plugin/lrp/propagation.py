@@ -17,6 +17,7 @@ from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.features import FeatureExtractor
 from dualview_plugin.lrp.canonizers import layer_run
 from dualview_plugin.lrp.conservation import SideBalance, biases_take_part
+from dualview_plugin.lrp.function_rules import FunctionRules
 from dualview_plugin.lrp.layer_calls import DIFFERENTIABLE, other_layers, ready_for_rules, refuse_other_layers
 from dualview_plugin.lrp.module_calls import nodes_of, recorded_calls, rule_of
 from dualview_plugin.lrp.plain_weights import plain_weights
@@ -145,6 +146,9 @@ class Propagation:
         if self.at is not None:
             constraint = f"a layer on whose output the features depend, in a network that is {DIFFERENTIABLE}"
             raise InvalidValueError("at", self.owner, constraint, repr(self.at))
+        if any(isinstance(part, FunctionRules) and part.softmax == "constant" for part in self.composite.canonizers):
+            constraint = f"{DIFFERENTIABLE}; not by a softmax alone, which this composite takes for a constant"
+            raise InvalidValueError("model", self.owner, constraint, "features without a graph to the inputs")
         raise InvalidValueError("model", self.owner, DIFFERENTIABLE, "features without a graph to the inputs")
 
     @torch.no_grad()
