@@ -412,6 +412,7 @@ def test_a_projection_on_many_components_is_near_the_similarity(name: str) -> No
     assert float((found - expected).norm() / expected.norm()) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("name", KINDS)
 def test_quantus_scores_every_method(name: str) -> None:

@@ -64,6 +64,7 @@ def test_shards_give_what_one_pass_gives_and_are_computed_once(name: str, tmp_pa
     assert second.sweep_.n_computed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proponents", [True, False])
 @pytest.mark.parametrize("k", [1, 3, 11, N_TRAIN])  # below and above the size of a shard
 @pytest.mark.parametrize("name", ["GradientSimilarity", "InfluenceFunctions", "TracIn"])

@@ -22,6 +22,7 @@ class LlamaRMSNorm(nn.Module):
     """A norm that is no layer of torch; libraries call theirs so."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
@@ -51,6 +52,7 @@ def test_proposed_canonizers(model, expected):
     assert [type(canonizer) for canonizer in propose_canonizers(model())] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
