@@ -165,8 +165,10 @@ def _is_negation(node: Any, graph: RelevanceGraph) -> bool:
 
 
 def _is_relu(node: Any) -> bool:
-    """x.clamp(min=0), which is a ReLU in another spelling."""
-    return kind_of(node) in ("Clamp", "ClampMin") and (node._saved_min, getattr(node, "_saved_max", None)) == (0, None)
+    """x.clamp(min=0), which is a ReLU in another spelling; a bound that is a tensor does not count."""
+    if kind_of(node) not in ("Clamp", "ClampMin") or getattr(node, "_saved_max", None) is not None:
+        return False
+    return isinstance(node._saved_min, (int, float)) and node._saved_min == 0
 
 
 def _covered(calls: Iterable[ModuleCall]) -> set[Any]:
