@@ -64,6 +64,9 @@ def test_samples_of_other_lengths_and_batches_are_no_others() -> None:
     assert seen.first_change(range(1, 3), {name: part[1:3] for name, part in rows.items()}) is None
     padded = {name: nn.functional.pad(part[:2], (0, 1)) for name, part in rows.items()}
     assert seen.first_change(range(2), padded) is None
+    by_turns = [{"a": torch.zeros(2, 3 + i), "b": torch.zeros(2, 5 - i)} for i in range(3)]  # as many numbers in each
+    pairs = SeenSamples(2)
+    assert [pairs.first_change(range(2), part) for part in by_turns] == [None] * 3
     other = {**rows, "ids": rows["ids"] + torch.tensor([0, 0, 0, 1])[:, None]}
     assert seen.first_change(range(4), other) == 3
 

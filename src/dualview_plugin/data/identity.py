@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
@@ -42,17 +43,22 @@ class SamplesDigest:
 
     def update(self, inputs: Batch, labels: Tensor) -> None:
         """Add a batch: inputs (n, …) and labels (n,)."""
-        form, columns = structure(inputs), []
-        for leaf in leaves(inputs):
-            kind = zlib.crc32(f"{form}{leaf.dtype}{tuple(leaf.shape[1:])}".encode())
-            rows: Any = byte_view(leaf).reshape(len(leaf), -1)
-            columns.append([zlib.crc32(row.data, kind) for row in rows])
-        marks = np.array([*columns, labels.tolist()], dtype="<i8")
+        marks = np.array([*sample_checksums(inputs), labels.tolist()], dtype="<i8")
         self._digest.update(np.ascontiguousarray(marks.T).data)
 
     def hexdigest(self) -> str:
         """32 hexadecimal digits."""
         return self._digest.hexdigest()
+
+
+def sample_checksums(inputs: Batch) -> NDArray[np.int64]:
+    """A checksum of content, type and shape for each tensor of each sample of a batch, (n_tensors, n)."""
+    form, columns = structure(inputs), []
+    for leaf in leaves(inputs):
+        kind = zlib.crc32(f"{form}{leaf.dtype}{tuple(leaf.shape[1:])}".encode())
+        rows: Any = byte_view(leaf).reshape(len(leaf), -1)
+        columns.append([zlib.crc32(row.data, kind) for row in rows])
+    return np.array(columns, np.int64)
 
 
 def known_content(dataset: Any, unfilled: Collection[int] = ()) -> KnownContent:
