@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -49,8 +50,7 @@ class RememberingMeta(ABCMeta):
         positional: dict[str, inspect.Parameter] = {}
         keywords: dict[str, inspect.Parameter] = {}
         typed = False
-        for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
-            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+        for parameters in cls._constructors():
             passed_on = [parameter for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD]
             if typed and passed_on:
                 continue
@@ -59,20 +59,22 @@ class RememberingMeta(ABCMeta):
                     keywords.setdefault(parameter.name, parameter)
                 elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
                     positional.setdefault(parameter.name, parameter)
-            if not passed_on:
-                break
-            typed = "Unpack" in str(passed_on[0].annotation)
+            typed = any("Unpack" in str(parameter.annotation) for parameter in passed_on)
         return inspect.Signature([*positional.values(), *keywords.values()])
 
     def _keyword_names(cls) -> set[str]:
         """The keyword arguments of the constructor and of those that it passes ``**common`` on to."""
-        names: set[str] = set()
+        constructors = cls._constructors()
+        return {p.name for parameters in constructors for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def _constructors(cls) -> Iterator[list[inspect.Parameter]]:
+        """The parameters, less self, of the constructor and of those that keyword arguments are passed on to."""
         for base in cls.__mro__:
-            parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
-            names |= {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-                break
-        return names
+            if "__init__" in vars(base):
+                parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+                yield parameters
+                if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+                    return
 
     def _positional_names(cls) -> list[str]:
         """What a constructor that passes ``*args`` on calls its positional arguments: the names of the nearest base."""

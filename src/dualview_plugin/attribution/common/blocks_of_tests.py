@@ -22,6 +22,10 @@ class BlocksOfTests(NetworkAndData):
     forward: Forward | None
     _decided: tuple[Batch, Tensor] | None  # the block that is explained now, and its features
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For a copy, which explains no block now."""
+        super().__setstate__({**state, "_decided": None})
+
     def test_inputs(self, inputs: Inputs) -> TestInputs:
         """The test inputs, converted and checked against the training inputs; what comes out may go in again."""
         with self.visit():

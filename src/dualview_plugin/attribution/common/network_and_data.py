@@ -109,7 +109,7 @@ class NetworkAndData:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The copy's data are other objects of the same content, and say other things of themselves."""
         unchanged = state.pop("_unchanged", False)
-        self.__dict__.update({**state, "_visiting": False, "_known": None, "_decided": None})  # of calls in progress
+        self.__dict__.update({**state, "_visiting": False, "_known": None})  # of calls in progress
         if self._probe is not None and unchanged:
             self._probe = replace(self._probe, stamp=self._data.stamp())
 
