@@ -154,3 +154,14 @@ def test_networks_without_such_layers_are_refused() -> None:
 
     with pytest.raises(InvalidValueError, match="a network with linear or convolutional layers, got none"):
         EKFACInfluence(nn.Sequential(Scale()), "0", data, show_progress=False).fit()
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(2, 3, 3), nn.ConvTranspose1d(2, 3, 3)])
+def test_convolutions_that_it_does_not_take_are_refused_and_not_left_out(layer: nn.Module) -> None:
+    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3))
+    x = torch.randn(6, 2, 7)
+    model(x)
+    data = TensorDataset(x, torch.arange(6) % 3)
+    with pytest.raises(InvalidValueError, match="layers of EKFACInfluence must be linear layers, and 2d convolutions"):
+        EKFACInfluence(model, "2", data, show_progress=False)
+    EKFACInfluence(model, "2", data, layers=["2"], show_progress=False).fit()

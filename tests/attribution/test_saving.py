@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from dualview_plugin import DataAttribution, DualView, InvalidValueError, StaleFitError, TracIn
+from dualview_plugin import (
+    TRAK,
+    DataAttribution,
+    DualView,
+    InvalidValueError,
+    ProjectedGradientSimilarity,
+    StaleFitError,
+    TracIn,
+)
 from tests.attribution.method_factories import METHODS
 from tests.worlds import small_world
 
@@ -208,3 +217,43 @@ def test_what_was_learned_with_other_options_is_refused(name: str, options: dict
     options = {"batch_size": 3} | {key: value for key, value in method._arguments.items() if key in options}
     loaded = type(method).load(tmp_path / "fitted", world.model, world.train, show_progress=False, **options)
     torch.testing.assert_close(loaded.attribute(world.x_test), method.attribute(world.x_test), rtol=1e-4, atol=1e-5)
+
+
+def _padded(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    ids = nn.utils.rnn.pad_sequence([ids for ids, _ in samples], batch_first=True)
+    return ids, torch.tensor([label for _, label in samples])
+
+
+class Words(nn.Module):
+    """The mean of hidden positions, without padding: no batch size changes its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.hidden, self.fc = nn.Embedding(9, 4, padding_idx=0), nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        mask = (ids != 0)[..., None]
+        return self.fc((torch.tanh(self.hidden(self.words(ids))) * mask).sum(1) / mask.sum(1))
+
+
+@pytest.mark.parametrize("method", [ProjectedGradientSimilarity, TRAK])
+@pytest.mark.parametrize(("saved", "loaded"), [(7, 1), (1, 7)])
+def test_a_projection_is_that_of_the_fit_whatever_batches_are_padded_to(
+    method: Any, saved: int, loaded: int, tmp_path: Path
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    samples = [(torch.randint(1, 9, (1 + i % 6,), generator=draw), i % 3) for i in range(30)]
+
+    def loader(size: int) -> DataLoader[Any]:
+        return DataLoader(samples, batch_size=size, collate_fn=_padded)  # type: ignore[arg-type]
+
+    options = {"n_components": 16, "show_progress": False}
+    test = _padded(samples[:5])[0]
+    fitted = method(Words(), "fc", loader(saved), **options)
+    expected = fitted.attribute(test, target=1)
+    fitted.save(tmp_path / "fitted")
+    found = method.load(tmp_path / "fitted", Words(), loader(loaded), show_progress=False).attribute(test, target=1)
+    fresh = method(Words(), "fc", loader(loaded), **options).attribute(test, target=1)
+    for values in (found, fresh):
+        torch.testing.assert_close(values, expected, atol=1e-3 * float(expected.abs().max()), rtol=0)

@@ -29,6 +29,8 @@ def with_entry(value):
         (with_entry(np.nan), LABELS, InvalidValueError, "features .* must be finite, .* got nan in row 7"),
         (with_entry(-np.inf), LABELS, InvalidValueError, "got -inf in row 7"),
         (with_entry(1e20), LABELS, InvalidValueError, "in row 7"),
+        (np.ma.masked_array(FEATURES, FEATURES > 1), LABELS, InvalidTypeError, "features .* got a masked array"),
+        (FEATURES, np.ma.masked_array(LABELS, LABELS > 1), InvalidTypeError, "labels .* got a masked array"),
         (FEATURES, LABELS.tolist(), InvalidTypeError, "labels .* got list"),
         (FEATURES, LABELS.astype(float), InvalidTypeError, "integers, .* got an array of float64"),
         (FEATURES, LABELS[:-1], InvalidValueError, r"labels .* 29 integers.*, got shape \(28,\)"),

@@ -21,6 +21,9 @@ from dualview_plugin.gradients import Direction, Logits, SampleGradients, differ
 from dualview_plugin.network import evaluating
 from dualview_plugin.validation import check_positive
 
+# What counts by default: those that are not taken are refused, and not left out.
+_WITH_A_WEIGHT = (nn.Linear, nn.modules.conv._ConvNd)
+
 
 class EKFACInfluence(OutputGradients):
     """τ_i(x, c) = ⟨∇L(x, c), (F + damping)⁻¹ ∇L(x_i, y_i)⟩, F the Fisher information in Kronecker factors.
@@ -33,8 +36,9 @@ class EKFACInfluence(OutputGradients):
     Args:
         model, final_fc_layer, train_dataset, **common: see :class:`DataAttribution`.
         damping: added to Λ of each layer, as a share of the layer's mean of Λ.
-        layers: linear and convolutional modules or their dotted names; None: all of the network. The final layer alone
-            gives influence functions of the last layer, by an approximation of its Hessian.
+        layers: linear layers and 2d convolutions or their dotted names; None: all linear and convolutional layers, of
+            which others than these are refused. The final layer alone gives influence functions of the last layer, by
+            an approximation of its Hessian.
         memory_budget: see :class:`GradientSimilarity`.
 
     Raises:
@@ -84,7 +88,7 @@ class EKFACInfluence(OutputGradients):
         """The linear and convolutional layers that were chosen."""
         modules = dict(self.model.named_modules())
         if self.layers is None:
-            found = tuple(name for name, module in modules.items() if isinstance(module, (nn.Linear, nn.Conv2d)))
+            found = tuple(name for name, module in modules.items() if isinstance(module, _WITH_A_WEIGHT))
         else:
             first = {id(module): name for name, module in modules.items()}
             found = tuple(first[id(self.model.get_submodule(name))] for name in self.layers)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dualview_plugin.attribution.base import CommonOptions, DataAttribution
-from dualview_plugin.batches import Batch, leaves, mapped, rows_of, samples, split
+from dualview_plugin.batches import Batch, leaves, mapped, samples, split
 from dualview_plugin.data import RangeStream, TrainData
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.gradients import (
@@ -23,9 +23,6 @@ from dualview_plugin.gradients import (
 )
 from dualview_plugin.network import Caller, layer_name
 from dualview_plugin.validation import check_integer
-
-# Training points from which the form of the gradients is learned.
-FIRST_SAMPLES = 8
 
 
 class GradientSimilarity(DataAttribution):
@@ -101,8 +98,8 @@ class GradientSimilarity(DataAttribution):
             doubles_single=self.extractor.doubles_single,
             prefers_outer=self._prefers_outer,
         )
-        inputs, labels = next(iter(self._training_batches()))
-        self._layout = self._gradients(rows_of(inputs, slice(FIRST_SAMPLES)), labels[:FIRST_SAMPLES])
+        probe = self._probe_now()  # whose padding is that of no batch, so that the layout is the same for all sizes
+        self._layout = self._gradients(probe.inputs, probe.labels.to(self.device))
 
     def _differentiated(self) -> Caller:
         """The map from a batch to what is differentiated."""

@@ -22,7 +22,7 @@ from dualview_plugin.gradients import (
     cheaper_projection,
 )
 from dualview_plugin.network import guest
-from dualview_plugin.storage import Column
+from dualview_plugin.storage import Column, DamagedFileError
 from dualview_plugin.validation import check_integer, check_option
 
 
@@ -103,12 +103,13 @@ class ProjectedGradientSimilarity(GradientSimilarity):
 
     def _fit(self) -> None:
         super()._fit()
-        self._projection = self._make_projection()
+        self._projection, self._form = self._make_projection(), self._form_now()
         parameters: dict[str, object] = {
             "n_components": self.n_components,
             "projection": self.projection,
             "seed": self.seed,
             "layers": self.layers,
+            "form": self._form,
         }
         kind = f"projected gradients{self._of_output}"
         stored = self._stored(kind, parameters, self._columns(), self._project_ranges)
@@ -126,7 +127,13 @@ class ProjectedGradientSimilarity(GradientSimilarity):
 
     def _resume(self) -> None:
         super()._resume()
+        if vars(self).get("_form") != self._form_now():
+            raise DamagedFileError("its gradients have another form than those of this network and this version")
         self._projection = self._make_projection()
+
+    def _form_now(self) -> list[str]:
+        """The matrices whose gradients are outer products: which number of P belongs to which entry hangs on them."""
+        return list(self._layout.outer)
 
     def _prefers_outer(self, product: OuterProducts) -> bool:
         """In the form that the projection handles faster."""
