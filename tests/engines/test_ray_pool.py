@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from dualview_plugin import InvalidValueError, Storage
 from dualview_plugin.attribution import ProjectedGradientSimilarity
-from dualview_plugin.engines import RayEngine
+from dualview_plugin.engines import RayEngine, SumWork
+from tests.engines.summing import method_of as summing_method
 from tests.engines.sweeping import method_of
 from tests.storage.worlds import TEST, dualview, network, tensors
 
@@ -133,6 +134,37 @@ def test_two_actors_share_a_pass_over_the_training_data(name: str, kill: bool, t
     assert torch.equal(again.influence(TEST, k=11).indices, expected.indices)
     assert again.sweep_.n_computed == 0
     assert torch.equal(method.self_influence(), alone.self_influence())
+
+
+@pytest.mark.parametrize("name", ["exact", "cg", "newton"])
+def test_two_actors_add_up_hessians_and_newtons_sums(name: str, tmp_path: Path) -> None:
+    expected = summing_method(name, None).attribute(TEST)
+    method = summing_method(name, Storage(tmp_path, shard_size=100, engine=RayEngine(n_workers=2)))
+    torch.testing.assert_close(method.attribute(TEST), expected, rtol=1e-4, atol=1e-6)
+    assert not list(tmp_path.rglob("sum-*"))
+
+
+class Summands:
+    """Notes in a folder which process gives which part; the first one to give a part of the second sum may die."""
+
+    def __init__(self, folder: Path, dies: bool) -> None:
+        self.folder, self.dies = folder, dies
+
+    def numbers(self, rows: range, factor: Tensor) -> Tensor:
+        if self.dies and float(factor) == 2.0 and rows.start == 0 and not (self.folder / "died").exists():
+            (self.folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.folder / f"{os.getpid()}-{rows.start}").touch()
+        return factor * torch.tensor(rows).sum()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_actor_that_dies_in_a_sum_is_restarted(dies: bool, tmp_path: Path) -> None:
+    with RayEngine(n_workers=2).summing(SumWork(Summands(tmp_path, dies), 11, tmp_path, "")) as total:
+        for factor in (1.0, 2.0, 3.0):
+            assert float(total("numbers", torch.tensor(factor))) == 55 * factor
+    assert (tmp_path / "died").exists() == dies
+    assert len({path.name.split("-")[0] for path in tmp_path.glob("*-*")}) == 2 + dies
 
 
 def test_two_actors_project_gradients(tmp_path: Path) -> None:

@@ -170,8 +170,12 @@ class InfluenceFunctions(DataAttribution):
             )
         fits = CholeskyInverse.memory(self._n_weights) <= self.memory_budget
         if self.solver == "exact" or (self.solver == "auto" and fits):
-            return self._kept("factor", lambda: CholeskyInverse(curvature))
+            return self._kept("factor", lambda: self._factorised(curvature), sums=True)
         return ConjugateGradientInverse(curvature, self.tol or 1e-6, self.max_iter or 1000, self.show_progress)
+
+    def _factorised(self, curvature: SoftmaxCurvature) -> CholeskyInverse:
+        with self._summing(curvature) as total:
+            return CholeskyInverse(curvature, total)
 
     @property
     def _n_weights(self) -> int:
@@ -193,7 +197,11 @@ class InfluenceFunctions(DataAttribution):
 
     @torch.no_grad()
     def _test_state(self, inputs: Batch, target: Tensor) -> Tensor:
-        return self._inverse.solve(self._loss_gradients(self._block_features(inputs), target))
+        gradients, inverse = self._loss_gradients(self._block_features(inputs), target), self._inverse
+        if not isinstance(inverse, ConjugateGradientInverse):
+            return inverse.solve(gradients)
+        with self._summing(inverse.curvature) as total:
+            return inverse.solve(gradients, total)
 
     def _scores(self, state: Any, stream: RangeStream | None = None) -> Iterator[Tensor]:
         ranges = [range(self.n_train_)] if stream is None else stream.unread()

@@ -99,7 +99,7 @@ class RepresenterPoints(FeatureKernelAttribution):
         training = self._training_features()
         targets = self._targets(training)
         start = self._last_layer(training.features[:_CHECKED_ROWS], training.logits[:_CHECKED_ROWS]).weight
-        self.regression_ = self._kept("weights", lambda: self._retrain(training.features, targets, start))
+        self.regression_ = self._kept("weights", lambda: self._retrain(training.features, targets, start), sums=True)
         alpha = (targets - self.regression_.probabilities) / (2 * self.weight_decay * len(targets))
         self._standardizer = Standardizer.identity(training.features)
         self._set_support(torch.arange(len(alpha)), training.features, alpha)
@@ -123,5 +123,11 @@ class RepresenterPoints(FeatureKernelAttribution):
     def _retrain(self, features: Tensor, targets: Tensor, start: Tensor) -> SoftmaxRegression:
         """The retrained layer, from the network's own weights, which are near the minimum as a rule."""
         return fit_softmax_regression(
-            features, targets, self.weight_decay, start=start, tol=self.tol, max_iter=self.max_iter
+            features,
+            targets,
+            self.weight_decay,
+            start=start,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            summing=self._summing,
         )

@@ -4,6 +4,6 @@ from dualview_plugin.engines.choice import engine_of
 from dualview_plugin.engines.local import LocalEngine
 from dualview_plugin.engines.ranks import RanksEngine
 from dualview_plugin.engines.ray_pool import RayEngine
-from dualview_plugin.engines.work import Engine, ShardWork
+from dualview_plugin.engines.work import Engine, ShardWork, SumWork
 
-__all__ = ["Engine", "LocalEngine", "RanksEngine", "RayEngine", "ShardWork", "engine_of"]
+__all__ = ["Engine", "LocalEngine", "RanksEngine", "RayEngine", "ShardWork", "SumWork", "engine_of"]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
-from dualview_plugin.engines.work import ShardWork
+from dualview_plugin.engines.work import ShardWork, SumWork
 from dualview_plugin.storage import Column, ShardStore
 from dualview_plugin.storage.locks import Claim, released
+from dualview_plugin.sums import Total
 
 _WAIT = 0.1  # seconds between two looks at a shard that another process computes
 
 
 class LocalEngine:
     """Computes shard after shard; a shard that a live process has claimed is waited for."""
+
+    jointly = False
 
     def complete(
         self, store: ShardStore, columns: list[Column], work: ShardWork, done: Callable[[int], object]
@@ -28,6 +32,10 @@ class LocalEngine:
     def portions(self, missing: list[int]) -> Iterator[list[int]]:
         """The missing shards in the order in which this process goes for them, in ascending lists."""
         yield missing
+
+    def summing(self, _: SumWork, /) -> AbstractContextManager[Total | None]:
+        """Nobody but the caller adds up; see :class:`Engine`."""
+        return nullcontext()
 
 
 def compute(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
+from dualview_plugin.engines.exchange import Exchange
 from dualview_plugin.engines.local import LocalEngine
+from dualview_plugin.engines.work import SumWork
 from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.sums import Total
 
 _VARIABLES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 
@@ -15,11 +19,13 @@ class RanksEngine(LocalEngine):
     """Every rank takes the shards of its stride first, then helps with what is left, and returns when all are there.
 
     The ranks talk through the store alone: they need a common folder, and no process group. The shards of a rank that
-    dies are computed by the others.
+    dies are computed by the others. Of a sum over the training points each rank computes the part of its range.
 
     Raises:
         InvalidValueError: neither RANK and WORLD_SIZE nor SLURM_PROCID and SLURM_NTASKS are set to fitting numbers.
     """
+
+    jointly = True
 
     def __init__(self) -> None:
         self.rank, self.world_size = _rank()
@@ -29,6 +35,10 @@ class RanksEngine(LocalEngine):
         for turn in range(self.world_size):
             rank = (self.rank + turn) % self.world_size
             yield [shard for shard in missing if shard % self.world_size == rank]
+
+    def summing(self, work: SumWork, /) -> AbstractContextManager[Total | None]:
+        """All ranks add up together; see :class:`Engine`."""
+        return nullcontext(Exchange(work, self.rank, self.world_size))
 
 
 def _rank() -> tuple[int, int]:

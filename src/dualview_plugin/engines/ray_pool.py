@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from torch import Tensor
+
 from dualview_plugin.data import RangeResult
-from dualview_plugin.engines.work import ShardWork
+from dualview_plugin.engines.work import ShardWork, SumWork
 from dualview_plugin.errors import MissingDependencyError
 from dualview_plugin.storage import Column, ShardStore
+from dualview_plugin.sums import Total
 from dualview_plugin.validation import check_integer, check_positive
 
 _TASKS_PER_ACTOR = 2  # one that runs and one that waits
@@ -21,8 +25,9 @@ class RayEngine:
 
     Network and dataset travel to each actor once, by pickle. An actor that dies is restarted and its shard computed
     again; shards that are written are never computed again. Only the calling process writes to the store, so actors
-    need no common folder. Without ``ray.init`` before, Ray starts on this machine; on a cluster call ``ray.init`` with
-    its address.
+    need no common folder. A fit or a solver that adds up over the training points has a pool of its own meanwhile,
+    whose actors hold the features. Without ``ray.init`` before, Ray starts on this machine; on a cluster call
+    ``ray.init`` with its address.
 
     Args:
         n_workers: actors; None: one for each CPU, or for each GPU if ``num_gpus``.
@@ -35,6 +40,8 @@ class RayEngine:
 
     Cost: one copy of the network and the dataset for each actor.
     """
+
+    jointly = False
 
     def __init__(self, n_workers: int | None = None, *, num_gpus: float = 0, num_cpus: float = 1) -> None:
         owner = type(self).__name__
@@ -50,11 +57,7 @@ class RayEngine:
         ray, missing = _ray(), store.missing(columns)
         if not missing:
             return
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False)
-        shared = ray.put(work)  # held until the end: an actor that is restarted asks for it again
-        actors = self._actors(ray, shared, len(missing))
-        try:
+        with self._pool(_Worker, work, len(missing)) as actors:
             waiting = iter(missing)
             running: dict[Any, tuple[int, Any]] = {}
             for actor in actors * _TASKS_PER_ACTOR:
@@ -66,17 +69,42 @@ class RayEngine:
                 self._start(running, waiting, actor, store)
                 store.write(shard, values, digest)
                 done(1)
+
+    @contextmanager
+    def summing(self, work: SumWork, /) -> Iterator[Total | None]:
+        """Each actor adds up over a range of the training points; see :class:`Engine`."""
+        ray = _ray()
+        with self._pool(_Summer, work, work.n_train) as actors:
+            ranges = work.ranges(len(actors))
+
+            def total(name: str, *inputs: Tensor) -> Tensor:
+                given = ray.put(inputs)
+                parts = [actor.part.remote(rows, name, given) for actor, rows in zip(actors, ranges, strict=True)]
+                result: Tensor = ray.get(parts.pop(0)).clone()
+                while parts:
+                    result += ray.get(parts.pop(0))
+                return result
+
+            yield total
+
+    @contextmanager
+    def _pool(self, kind: type, given: Any, n_tasks: int) -> Iterator[list[Any]]:
+        """Actors of a kind, each with its copy of what is given, which lies in Ray's store; they end with the block."""
+        ray = _ray()
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False)
+        shared = ray.put(given)  # held until the end: an actor that is restarted asks for it again
+        resources = ray.cluster_resources()
+        n_free = int(resources.get("GPU", 0) / self.num_gpus if self.num_gpus else resources["CPU"] / self.num_cpus)
+        options = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1, "max_task_retries": -1}
+        n_actors = min(self.n_workers or max(1, n_free), n_tasks)
+        actors = [ray.remote(**options)(kind).remote(shared) for _ in range(n_actors)]
+        try:
+            yield actors
         finally:
             for actor in actors:
                 ray.kill(actor)
             del shared
-
-    def _actors(self, ray: ModuleType, shared: Any, n_missing: int) -> list[Any]:
-        """The pool, each with its copy of the work, which lies in Ray's store."""
-        resources = ray.cluster_resources()
-        n_free = int(resources.get("GPU", 0) / self.num_gpus if self.num_gpus else resources["CPU"] / self.num_cpus)
-        kind = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_restarts=-1, max_task_retries=-1)(_Worker)
-        return [kind.remote(shared) for _ in range(min(self.n_workers or max(1, n_free), n_missing))]
 
     def _start(self, running: dict[Any, tuple[int, Any]], waiting: Any, actor: Any, store: ShardStore) -> None:
         """Give an actor the next shard, if there is one."""
@@ -95,6 +123,17 @@ class _Worker:
         """One shard."""
         ((_, values, digest),) = self._work([rows])
         return rows, {name: tensor.detach().cpu() for name, tensor in values.items()}, digest
+
+
+class _Summer:
+    """Runs in an actor."""
+
+    def __init__(self, work: SumWork) -> None:
+        self._work = work
+
+    def part(self, rows: range, name: str, inputs: tuple[Tensor, ...]) -> Tensor:
+        """What a range of training points gives."""
+        return self._work.part(rows, name, inputs)
 
 
 def _ray() -> ModuleType:

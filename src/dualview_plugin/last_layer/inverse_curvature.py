@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from dualview_plugin.errors import ConvergenceWarning, DivergenceError, InvalidValueError
 from dualview_plugin.last_layer.softmax_curvature import SoftmaxCurvature
+from dualview_plugin.sums import Total
 
 
 class InverseCurvature(Protocol):
@@ -31,15 +32,19 @@ class InverseCurvature(Protocol):
 class CholeskyInverse:
     """The inverse through one factorisation of the assembled matrix, in float64.
 
+    Args:
+        curvature: H + δI.
+        total: adds up the matrix; None: this process alone.
+
     Raises:
         InvalidValueError: the damping is so small that rounding leaves no positive definite matrix.
 
     Cost: (n_classes · n_features)³/3 once, then (n_classes · n_features)² for each vector; memory: two such matrices.
     """
 
-    def __init__(self, curvature: SoftmaxCurvature) -> None:
+    def __init__(self, curvature: SoftmaxCurvature, total: Total | None = None) -> None:
         curvature.check_damping()
-        self._factor, info = torch.linalg.cholesky_ex(curvature.matrix())
+        self._factor, info = torch.linalg.cholesky_ex(curvature.matrix(total))
         if int(info):
             raise curvature.damping_error()
 
@@ -79,8 +84,8 @@ class ConjugateGradientInverse:
     def __post_init__(self) -> None:
         self.curvature.check_damping()
 
-    def solve(self, gradients: Tensor) -> Tensor:
-        """(H + δI)⁻¹ g to the relative tolerance."""
+    def solve(self, gradients: Tensor, total: Total | None = None) -> Tensor:
+        """(H + δI)⁻¹ g to the relative tolerance; ``total`` adds up the products, None: this process alone."""
         right, sizes = _scaled(gradients, self.curvature.dtype)
         del gradients  # of no more use, and as large as the solution
         with tqdm(desc="conjugate gradients", unit=" products", disable=not self.show_progress, leave=False) as bar:
@@ -88,7 +93,7 @@ class ConjugateGradientInverse:
             def product(vectors: Tensor) -> Tensor:
                 bar.set_postfix_str(f"{len(vectors)} of {len(right)} vectors left", refresh=False)
                 bar.update()
-                return self.curvature.product(vectors)
+                return self.curvature.product(vectors, total=total)
 
             solution, residuals = conjugate_gradients(product, right, self.tol, self.max_iter)
         worst = float(residuals.max()) if len(residuals) else 0.0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.sums import Alone, Total
 
 # Elements of the (vectors x classes x rows) scores that a product holds at a time: 16 MiB in float64.
 _SCORE_ELEMENTS = 2**21
@@ -65,21 +66,22 @@ class SoftmaxCurvature:
 
     def _rounding(self) -> float:
         diagonal = torch.zeros(self.shape, dtype=self.dtype, device=self.features.device)
-        for features, probabilities in self._rows(_ASSEMBLY_ROWS):
+        for features, probabilities in self._blocks(_ASSEMBLY_ROWS, range(len(self.features))):
             diagonal.addmm_((probabilities * (1 - probabilities)).mT, features.square())
         largest = float(diagonal.max()) / len(self.features)
         return largest * diagonal.numel() * torch.finfo(self.dtype).eps
 
-    def matrix(self) -> Tensor:
+    def matrix(self, total: Total | None = None) -> Tensor:
         """H + δI as a matrix over the weights in row-major order, (n_classes · n_features) squared.
+
+        Args:
+            total: adds up :meth:`hessian_of`; None: this process alone.
 
         Cost: time n_train · (n_classes · n_features)²/2, memory the matrix and one block of rows.
         """
         n_classes, n_features = self.shape
         size = n_classes * n_features
-        hessian = torch.zeros(size, size, dtype=self.dtype, device=self.features.device)
-        for features, probabilities in self._rows(_ASSEMBLY_ROWS):
-            self._add_upper_blocks(hessian, features, probabilities)
+        hessian = (total or Alone(self, len(self.features)))("hessian_of")
         hessian /= len(self.features)
         for start in range(0, size, n_features):  # below the diagonal: the transpose of what is above
             block = slice(start, start + n_features)
@@ -87,25 +89,47 @@ class SoftmaxCurvature:
         hessian.diagonal().add_(self.damping)
         return hessian
 
-    def product(self, vectors: Tensor, rows: Tensor | None = None) -> Tensor:
+    def product(self, vectors: Tensor, rows: Tensor | None = None, total: Total | None = None) -> Tensor:
         """(H + δI) v for each vector (n_vectors, n_classes, n_features).
 
         H is the mean over all training points, or over the given ``rows`` alone.
 
+        Args:
+            vectors: v.
+            rows: training points; None: all.
+            total: adds up :meth:`product_of` over all training points; None: this process alone.
+
         Cost: time 2 · n_vectors · n_classes · n_features · n_rows, memory that of the vectors once more, and
         some 50 MiB.
         """
+        if rows is None:
+            n_rows = len(self.features)
+            product = (total or Alone(self, n_rows))("product_of", vectors)
+        else:
+            product, n_rows = self.product_of(rows, vectors), len(rows)
+        return product.div_(n_rows).add_(vectors, alpha=self.damping)
+
+    def hessian_of(self, rows: range) -> Tensor:
+        """The sum that is n_train · H, over a range of training points; with zeros below its diagonal blocks."""
+        n_classes, n_features = self.shape
+        size = n_classes * n_features
+        hessian = torch.zeros(size, size, dtype=self.dtype, device=self.features.device)
+        for features, probabilities in self._blocks(_ASSEMBLY_ROWS, rows):
+            self._add_upper_blocks(hessian, features, probabilities)
+        return hessian
+
+    def product_of(self, rows: range | Tensor, vectors: Tensor) -> Tensor:
+        """The sum that is n_train · H v for each vector, over some training points."""
         n_vectors, (n_classes, n_features) = len(vectors), self.shape
         step = max(1, _SCORE_ELEMENTS // max(1, n_vectors * n_classes))
         flat = vectors.reshape(-1, n_features)
         product = torch.zeros_like(flat)
-        for features, probabilities in self._rows(step, rows):
+        for features, probabilities in self._blocks(step, rows):
             scores = (flat @ features.mT).view(n_vectors, n_classes, -1)
             weighted = scores.mul_(probabilities.mT)
             weighted -= probabilities.mT * weighted.sum(1, keepdim=True)
             product.addmm_(weighted.view(n_vectors * n_classes, -1), features)
-        n_rows = len(self.features) if rows is None else len(rows)
-        return product.div_(n_rows).view_as(vectors).add_(vectors, alpha=self.damping)
+        return product.view_as(vectors)
 
     def largest_eigenvalue(self, *, seed: int = 0, tol: float = 1e-2, max_iter: int = 100) -> float:
         """The largest eigenvalue of H + δI, by power iteration; from below, to about the relative tolerance."""
@@ -130,12 +154,9 @@ class SoftmaxCurvature:
             hessian[start:stop, start:].addmm_(own.mT, weighted[:, start:], alpha=-1)
             hessian[start:stop, start:stop].addmm_(own.mT, features)
 
-    def _rows(self, step: int, rows: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _blocks(self, step: int, rows: range | Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of features and probabilities in the precision of the computation."""
-        if rows is None:
-            for start in range(0, len(self.features), step):
-                block = slice(start, start + step)
-                yield self.features[block].to(self.dtype), self.probabilities[block]
-        else:
-            for part in torch.split(rows, step):
-                yield self.features[part].to(self.dtype), self.probabilities[part]
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            block = slice(part.start, part.stop) if isinstance(part, range) else part
+            yield self.features[block].to(self.dtype), self.probabilities[block]

@@ -53,12 +53,19 @@ class KeptState:
         key = fingerprint(FORMAT, self.owner, self.name, sorted(self._described().items()))
         return self.folder / f"{self.owner}-{self.name}-{key}.zip"
 
-    def get(self, compute: Callable[[], Any]) -> tuple[Any, bool]:
-        """The value, and whether it was read. A warning that its computation gave is given again."""
+    def get(self, compute: Callable[[], Any], *, jointly: bool = False) -> tuple[Any, bool]:
+        """The value, and whether it was read. A warning that its computation gave is given again.
+
+        Args:
+            compute: gives it.
+            jointly: several processes compute it together, and nobody waits.
+        """
         while True:
             found = self._read()
             if found is not None:
                 return found[0], True
+            if jointly:
+                return self._computed(compute), False
             claim = Claim.take(self.path.with_suffix(".lock"))
             if claim is not None:
                 break
@@ -67,12 +74,16 @@ class KeptState:
             found = self._read()  # finished between the look and the claim
             if found is not None:
                 return found[0], True
-            with heard_warnings() as heard:
-                value = compute()
-            self._write(value, heard)
-            return value, False
+            return self._computed(compute), False
         finally:
             claim.release()
+
+    def _computed(self, compute: Callable[[], Any]) -> Any:
+        """The value, which is written."""
+        with heard_warnings() as heard:
+            value = compute()
+        self._write(value, heard)
+        return value
 
     def _read(self) -> tuple[Any] | None:
         """The value in the file; None, with a warning if the file is damaged, where there is none."""

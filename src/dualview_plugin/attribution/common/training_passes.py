@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from dualview_plugin.attribution.common.sweeps import OwnScores, Scores
 from dualview_plugin.attribution.common.training_store import TrainingStore
 from dualview_plugin.batches import Batch, leaves, structure
 from dualview_plugin.data import RangeResult, RangeStream, SeenSamples
-from dualview_plugin.engines import ShardWork
+from dualview_plugin.engines import Engine, ShardWork, SumWork, engine_of
 from dualview_plugin.errors import InvalidTypeError, StaleFitError
 from dualview_plugin.features import FeatureShards, Probe, TrainingFeatures, check_labels, training_features
 from dualview_plugin.network import Placement, fingerprint, model_fingerprint
 from dualview_plugin.storage import Column, Storage, StoreReport, mapped_array
+from dualview_plugin.sums import Total
 
 # Elements that are copied at a time.
 _ROWS_ELEMENTS = 2**22
@@ -200,23 +202,47 @@ class TrainingPasses(Remembering, NetworkAndData):
         dtype = None if storage is None else storage.dtype
         return {**settings, "method": f"{kind.__module__}.{kind.__qualname__}", "stored as": dtype}
 
-    def _kept(self, name: str, compute: Callable[[], Item]) -> Item:
+    @property
+    def _learned_from(self) -> dict[str, object] | None:
+        """What results depend on that are made of the values of the store; None: they are not kept."""
+        report, settings = self.store_, self._settings
+        if report is None or settings is None or not self._keeps_results:
+            return None
+        return {**settings, "store": report.folder.name, "content": report.content}
+
+    @property
+    def _engine(self) -> Engine:
+        """Who computes what is kept."""
+        return engine_of("local" if self._storage is None else self._storage.engine)
+
+    def _kept(self, name: str, compute: Callable[[], Item], *, sums: bool = False) -> Item:
         """What was learned from the values of the store, from the same folder if it was learned before.
 
         Args:
             name: of it, as in ``store_.recalled``.
             compute: learns it, as a function of the values of the store, the network and the arguments.
+            sums: whether it uses :meth:`_summing`, in which all processes of a launch may take part.
         """
-        report, settings = self.store_, self._settings
-        if report is None or settings is None or not self._keeps_results:
+        report, parts = self.store_, self._learned_from
+        if report is None or parts is None:
             return compute()
-        parts = {**settings, "store": report.folder.name, "content": report.content}
         state = KeptState(report.folder, name, parts, self.get_name(), state_classes(self._state_classes), self.device)
-        value, recalled = state.get(compute)
+        value, recalled = state.get(compute, jointly=sums and self._engine.jointly)
         if recalled:
             self.store_ = replace(report, recalled=(*report.recalled, name))
         kept: Item = value
         return kept
+
+    @contextmanager
+    def _summing(self, summands: Any) -> Iterator[Total | None]:
+        """What adds up over the training points, of the values of the store; None: nobody but this process."""
+        report, parts = self.store_, self._learned_from
+        if report is None or parts is None:
+            yield None
+            return
+        key = fingerprint(type(summands).__name__, *sorted(parts.items()))
+        with self._engine.summing(SumWork(summands, self.n_train_, report.folder, key)) as total:
+            yield total and (lambda name, *inputs: total(name, *inputs).to(self.device))
 
     def _swept(self, work: Scores | OwnScores) -> TrainingStore:
         """The store of a pass over the training data, shard by shard."""
