@@ -15,6 +15,7 @@ from benchmarks import (
     published,
     ranks,
     representer_variants,
+    shared_sums,
     store_hit,
     table1,
     table2,
@@ -156,6 +157,20 @@ def _store_hit() -> str:
         body.append([store_hit.LABELS[row["case"]], *cells, *(f"{share:.0f}" for share in shares)])
     names = ["extraction", "the same into a store", "hit", "fit from a store", "fit recalled"]
     return as_markdown(["data and network", *(f"{name}, s" for name in names), "deciding, %", "hit, %"], body)
+
+
+def _shared_sums() -> str:
+    """Seconds of one rank and of two, and their ratio."""
+    body = [
+        [
+            shared_sums.LABELS[row["sum"]],
+            row["size"],
+            *(f"{row[name]:.1f}" for name in ("one", "two")),
+            f"{row['ratio']:.2f}",
+        ]
+        for row in shared_sums.summary(Rows("shared_sums", "all").flat())
+    ]
+    return as_markdown(["sum", "points × features × classes", "one rank, s", "two ranks, s", "ratio"], body)
 
 
 def _solver() -> str:
@@ -320,6 +335,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sparsity on cifar10": lambda: _sparsity("cifar10-narrow"),
     "projections on mnist": _projections,
     "attribute": _attribute,
+    "shared sums": _shared_sums,
     "store hit": _store_hit,
     "solver": _solver,
     "solver memory map": _solver_memory_map,

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from dualview_plugin import FeatureSimilarity, StaleFitError
 from dualview_plugin.data import TrainingData
@@ -230,27 +231,82 @@ def test_what_is_not_known_is_said_to_be_unknown() -> None:
     assert not known_content([(torch.ones(2), 1), (object(), 1)]).whole
 
 
-class Remembered(Held):
-    """Keeps what it has read in a list."""
+def _kept_in(name: str) -> Callable[[Any, int], Any]:
+    """A reading that looks into a cache of labels first, and fills it."""
 
-    def __getitem__(self, index: int) -> Any:
-        if self.kept[index] is None:
-            self.kept[index] = self.read(self, index)
-        return self.kept[index]
+    def read(self: Any, index: int) -> Any:
+        cache = getattr(self, name)
+        if index not in cache if isinstance(cache, dict) else int(cache[index]) < 0:
+            cache[index] = int(self.labels()[index])
+        if isinstance(cache, dict) and len(cache) > self.room:
+            del cache[next(iter(cache))]
+        label = cache.get(index, int(self.labels()[index])) if isinstance(cache, dict) else int(cache[index])
+        return self.inputs()[index], label
+
+    return read
 
 
-def test_a_list_that_reading_fills_is_no_change_of_the_data(tmp_path: Path) -> None:
+def _counting(self: Any, index: int) -> Any:
+    self.reads[index] += 1
+    return self.inputs()[index], int(self.labels()[index])
+
+
+def _in_one_buffer(self: Any, index: int) -> Any:
+    self.buffer[:] = self.inputs()[index]
+    return self.buffer.clone(), int(self.labels()[index])
+
+
+def _whole_samples(self: Any, index: int) -> Any:
+    if self.kept[index] is None:
+        self.kept[index] = self.inputs()[index], int(self.labels()[index])
+    return self.kept[index]
+
+
+def _rows_in_an_array(self: Any, index: int) -> Any:
+    if bool(self.kept[index].isnan().any()):
+        self.kept[index] = self.inputs()[index]
+    return self.kept[index].clone(), int(self.labels()[index])
+
+
+# Datasets that write to themselves when they are read: what they hold at first, and how they read.
+SELF_WRITING: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[Any, int], Any]]] = {
+    "a list of samples": (lambda: {"kept": [None] * N}, _whole_samples),
+    "a tensor of rows": (lambda: {"kept": torch.full((N, 4), torch.nan)}, _rows_in_an_array),
+    "a list of labels": (lambda: {"seen": [-1] * N}, _kept_in("seen")),
+    "a tensor of labels": (lambda: {"seen": torch.full((N,), -1)}, _kept_in("seen")),
+    "labels by position": (lambda: {"seen": {}, "room": N}, _kept_in("seen")),
+    "the last labels": (lambda: {"seen": {}, "room": 7}, _kept_in("seen")),
+    "counts in a list": (lambda: {"reads": [0] * N}, _counting),
+    "counts in an array": (lambda: {"reads": np.zeros(N)}, _counting),
+    "counts in a tensor": (lambda: {"reads": torch.zeros(N)}, _counting),
+    "a buffer": (lambda: {"buffer": torch.zeros(4)}, _in_one_buffer),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("kind", SELF_WRITING)
+def test_what_a_reading_writes_is_no_change_of_the_data(kind: str, wrapped: bool, tmp_path: Path) -> None:
     x, y = _data()
+    held, read = SELF_WRITING[kind]
+    targets = y.tolist()
 
-    def remembered() -> Remembered:
-        return Remembered(lambda _, i: (x[i], int(y[i])), kept=[None] * N)
+    def dataset() -> Any:
+        own = Held(read, inputs=lambda: x, labels=lambda: targets, targets=targets, **held())
+        return Subset(own, range(N)) if wrapped else own
 
-    method = _method(remembered())
+    method = _method(data := dataset())
     expected = method.attribute(TEST)
     assert torch.equal(method.attribute(TEST), expected)
+    assert torch.equal(_method(data).attribute(TEST), expected)  # of what has been read before
+    assert torch.equal(method.attribute(TEST), expected)
     method.save(tmp_path / "fitted")
-    loaded = FeatureSimilarity.load(tmp_path / "fitted", _network(), remembered(), show_progress=False)
+    loaded = FeatureSimilarity.load(tmp_path / "fitted", _network(), dataset(), show_progress=False)
     assert torch.equal(loaded.attribute(TEST), expected)
+    n_computed = [_method(each, cache_dir=tmp_path / "store").fit().store_.n_computed for each in (dataset(), data)]  # type: ignore[union-attr]
+    assert n_computed == [1, 0]
+    targets[HIDDEN] = (targets[HIDDEN] + 1) % 3
+    with pytest.raises(StaleFitError, match="other labels or samples"):
+        method.attribute(TEST)
 
 
 def test_a_label_that_a_function_changes_gets_another_store(tmp_path: Path) -> None:

@@ -61,15 +61,15 @@ def sample_checksums(inputs: Batch) -> NDArray[np.int64]:
     return np.array(columns, np.int64)
 
 
-def known_content(dataset: Any, unfilled: Collection[int] = ()) -> KnownContent:
+def known_content(dataset: Any, left_out: Collection[int] = ()) -> KnownContent:
     """What a dataset holds: arrays and tables whole, lists of numbers, texts and samples, dictionaries of them.
 
     Of names of files the sizes and times count. Tensors are read at the speed of memory. A dataset of tensors, a list
     of samples, and parts and sums of those, are known whole; of any other it is not known what it makes of what it
-    holds. Lists of the ids ``unfilled`` do not count.
+    holds. Values of the ids ``left_out`` do not count.
     """
     digest, whole = hashlib.blake2b(digest_size=16), True
-    seen = set(unfilled)
+    seen = set(left_out)
     for part in _parts(dataset, DEPTH, seen):
         if part is None:
             whole = False

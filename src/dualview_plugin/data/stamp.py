@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from itertools import chain
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -17,44 +18,52 @@ DEPTH = 8  # of datasets that wrap datasets
 _LABEL_BYTES = 2**22  # an array with several numbers for each sample that takes more is none of labels
 
 
-def unfilled_lists(dataset: Any) -> frozenset[int]:
-    """The ids of lists of nothing but None that a dataset holds, or one in it: room for what it will have read."""
-    found = [dataset]
-    for inner in (dataset, *wrapped_datasets(vars(dataset) if hasattr(dataset, "__dict__") else {})):
-        found += vars(inner).values() if hasattr(inner, "__dict__") else ()
-    return frozenset(id(value) for value in found if type(value) is list and all(entry is None for entry in value))
+# What a dataset says of itself: a digest for each attribute, by its dotted name.
+Stamp: TypeAlias = dict[str, bytes]
 
 
-def dataset_stamp(dataset: Any, unfilled: Collection[int] = ()) -> str:
-    """A digest that changes when the dataset grows, or when labels or tensors that it holds change.
+def dataset_stamp(dataset: Any) -> Stamp:
+    """Digests that change when the dataset grows, or when labels or tensors that it holds change.
 
     Labels are the numbers that the dataset or one that it wraps holds for each sample, or for some by their positions,
     under whatever name; several for each sample in an array of up to 4 MiB. Of tensors it is the version that counts
     too, which every write in place raises. Of a list of samples it is the labels, the objects that they are made of,
-    and the versions of their tensors. Lists of the ids ``unfilled`` do not count.
+    and the versions of their tensors.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in _parts(dataset, DEPTH, unfilled):
-        digest.update(part)
-        digest.update(b"|")
-    return digest.hexdigest()
+    stamp: Stamp = {}
+    known: dict[int, bytes] = {}  # one list may have several names
+    for name, value, parts in _held(dataset, "", DEPTH):
+        stamp[name] = known.get(id(value)) or _digest(parts)
+        if isinstance(value, list):
+            known[id(value)] = stamp[name]
+    return stamp
 
 
-def _parts(dataset: Any, depth: int, unfilled: Collection[int]) -> Iterator[bytes]:
-    """The bytes that count."""
+def values_at(dataset: Any, names: Collection[str]) -> frozenset[int]:
+    """The ids of the attributes of these names."""
+    return frozenset(id(value) for name, value, _ in _held(dataset, "", DEPTH) if name in names)
+
+
+def _held(dataset: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any, Iterator[bytes]]]:
+    """Names, values, and the bytes that count: of a list its samples, else of attributes, and of wrapped datasets."""
     n_samples = len(dataset)
-    yield str(n_samples).encode()
+    yield f"{prefix}length", None, iter([str(n_samples).encode()])
     if isinstance(dataset, (list, tuple)):
-        yield from _of_samples(dataset)
+        yield f"{prefix}samples", dataset, _of_samples(dataset)
         return
     attributes: dict[str, Any] = getattr(dataset, "__dict__", {})
     for name in sorted(attributes):
-        if id(attributes[name]) not in unfilled:
-            yield from _of_value(attributes[name], n_samples)
-    if not depth:
-        return
-    for inner in wrapped_datasets(attributes):
-        yield from _parts(inner, depth - 1, unfilled)
+        yield f"{prefix}{name}", attributes[name], _of_value(attributes[name], n_samples)
+    for number, inner in enumerate(wrapped_datasets(attributes) if depth else ()):
+        yield from _held(inner, f"{prefix}{number}.", depth - 1)
+
+
+def _digest(parts: Iterator[bytes]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+        digest.update(b"|")
+    return digest.digest()
 
 
 def wrapped_datasets(attributes: Mapping[str, Any]) -> Iterator[Any]:
@@ -81,17 +90,18 @@ def _of_value(value: Any, n_samples: int) -> Iterator[bytes]:
                 yield str(id(part)).encode()
                 yield from _of_value(part, n_samples)
     elif isinstance(value, (Tensor, np.ndarray, list, range)) and len_of(value) == n_samples:
-        first = value[0] if n_samples else None
-        if isinstance(first, (list, tuple, Mapping)):
-            yield from _of_samples(value)
-        elif isinstance(value, Tensor):
+        if isinstance(value, Tensor):
             if value.ndim == 1:
                 yield byte_view(value).tobytes()
         elif isinstance(value, np.ndarray):
             if not value.dtype.hasobject and (value.ndim == 1 or value.nbytes <= _LABEL_BYTES):
                 yield value.tobytes()
-        elif _is_number(first):
-            yield repr([float(number) if _is_number(number) else number for number in value]).encode()
+        elif isinstance(value, range) or _are_of(value, (int, float)):
+            yield np.asarray(value, np.float64).tobytes()
+        elif all(map(_is_number, value)):
+            yield repr([float(number) for number in value]).encode()
+        else:
+            yield from _of_samples(value)
 
 
 def _of_samples(samples: Any) -> Iterator[bytes]:
@@ -99,17 +109,25 @@ def _of_samples(samples: Any) -> Iterator[bytes]:
 
     A label is the last entry of a sample, or the one of that name.
     """
-    marks: list[int] = []
-    for sample in samples:
-        marks.append(id(sample))
-        for part in _parts_of_sample(sample):
-            versioned = isinstance(part, Tensor) and not part.is_inference()
-            marks += (id(part), part._version if versioned else 0)
-    yield hashlib.blake2b(repr(marks).encode(), digest_size=16).digest()
+    marks = [*map(id, samples)]
+    if _are_of(samples, (list, tuple)):
+        parts = list(chain.from_iterable(samples))
+    else:
+        parts = list(chain.from_iterable(map(_parts_of_sample, samples)))
+    marks += map(id, parts)
+    if not _are_of(parts, (str, int, float)):
+        marks += (part._version for part in parts if isinstance(part, Tensor) and not part.is_inference())
+    yield np.asarray(marks, np.uint64).tobytes()
     last = [sample[-1] for sample in samples if isinstance(sample, (list, tuple)) and sample]
     named = [sample for sample in samples if isinstance(sample, Mapping)]
     last += [sample[name] for sample in named for name in LABEL_NAMES if name in sample]
-    yield str([int(label) for label in last if _is_label(label)]).encode()
+    labels = last if _are_of(last, (int,)) else [int(label) for label in last if _is_label(label)]
+    yield repr(labels).encode()
+
+
+def _are_of(values: Collection[Any], kinds: tuple[type, ...]) -> bool:
+    """Whether all values are of these types, and of none derived from them."""
+    return set(map(type, values)) <= set(kinds)
 
 
 def _parts_of_sample(sample: Any) -> Collection[Any]:

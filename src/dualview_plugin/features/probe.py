@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.batches import Batch, alike, concatenated, leaves, n_rows, rows_of, same_values, split, structure
-from dualview_plugin.data import TrainingData
+from dualview_plugin.data import Stamp, TrainingData
 from dualview_plugin.errors import DualViewError, InvalidValueError, RandomDataWarning, RandomNetworkWarning
 from dualview_plugin.features.extraction import FeatureExtractor, check_finite, check_labels
 from dualview_plugin.network import (
@@ -62,7 +62,7 @@ class Probe:
     plain: frozenset[str]
     checksum: tuple[int, ...]
     n_train: int
-    stamp: str
+    stamp: Stamp
     dtype: torch.dtype
 
     @property
@@ -87,7 +87,7 @@ class Probe:
         if len(data) != self.n_train:
             return f"{len(data)} samples in place of {self.n_train}"
         inputs, labels = data.at(self.indices)
-        if data.stamp() != self.stamp or not torch.equal(labels, self.labels):
+        if data.has_changed(self.stamp) or not torch.equal(labels, self.labels):
             return "other labels or samples"
         if self.repeatable and not _same_placed(self.inputs, inputs, padded=False):
             return "other inputs"
@@ -139,7 +139,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
     """
     model = extractor.model
     place = Placement.of(model)
-    with guest(model), kept_weights(model):
+    with guest(model), kept_weights(model), data.noting():
         indices = data.probe_indices()
         raw, labels = data.at(indices)
         inputs = place(raw)

@@ -103,7 +103,7 @@ class NetworkAndData:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a copy: with what its data have to say of themselves, if they are those of the probe."""
-        unchanged = self._probe is not None and self._probe.stamp == self._data.stamp()
+        unchanged = self._probe is not None and not self._data.has_changed(self._probe.stamp)
         return {**self.__dict__, "_unchanged": unchanged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
