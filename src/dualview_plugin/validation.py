@@ -6,6 +6,8 @@ import math
 import numbers
 from typing import TypeVar
 
+import numpy as np
+
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 
 Option = TypeVar("Option", bound=str)
@@ -17,7 +19,7 @@ def check_positive(value: object, parameter: str, owner: str, *, allow_zero: boo
     constraint = f"a finite real number in {interval}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(parameter, owner, constraint, repr(value))
-    number = float(value)
+    number = _as_float(value)
     if not math.isfinite(number) or number < 0 or (number == 0 and not allow_zero):
         raise InvalidValueError(parameter, owner, constraint, repr(value))
     return number
@@ -33,6 +35,13 @@ def check_integer(value: object, parameter: str, owner: str, *, minimum: int = 1
     return int(value)
 
 
+def check_flag(value: object, parameter: str, owner: str) -> bool:
+    """The value as a bool, if it is True or False, NumPy's, or the integer 1 or 0: a text such as "no" is true."""
+    if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, numbers.Integral) and value in (0, 1)):
+        raise InvalidTypeError(parameter, owner, "True or False", repr(value))
+    return bool(value)
+
+
 def check_option(value: Option, parameter: str, owner: str, options: tuple[str, ...]) -> Option:
     """The value, if it is one of the named options."""
     if not isinstance(value, str) or value not in options:
@@ -45,7 +54,15 @@ def check_fraction(value: object, parameter: str, owner: str) -> float:
     constraint = "a real number in (0, 1]"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(parameter, owner, constraint, repr(value))
-    number = float(value)
+    number = _as_float(value)
     if not 0 < number <= 1:
         raise InvalidValueError(parameter, owner, constraint, repr(value))
     return number
+
+
+def _as_float(value: numbers.Real) -> float:
+    """The number as a float; infinity if it is an integer beyond all floats."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

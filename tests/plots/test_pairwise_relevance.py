@@ -9,7 +9,7 @@ import pytest
 import torch
 from zennit.image import palette
 
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.plots import plot_pairwise_relevance
 from dualview_plugin.plots.heatmaps import COLOR_MAPS, color_map, overlay, pixel_relevance
 
@@ -112,6 +112,7 @@ def test_where_there_is_no_relevance_the_faint_image_shows():
     ("change", "message"),
     [
         ({"cmap": "jet"}, r"cmap of plot_pairwise_relevance must be one of 'bwr', .*, got 'jet'"),
+        ({"cmap": ["bwr"]}, r"cmap of plot_pairwise_relevance must be one of 'bwr', .*, got \['bwr'\]"),
         ({"pairs": [pairs_of(1, slice(3, 4))]}, r"pairs of plot_pairwise_relevance must be some, .*, got none"),
         ({"pairs": []}, r"got none"),
         ({"pairs": [pairs_of(1, None)]}, r"must be those of one test point"),
@@ -124,12 +125,19 @@ def test_refusals(change, message):
         plot_pairwise_relevance(**arguments)
 
 
+def test_one_group_stands_in_a_list() -> None:
+    train = torch.rand(N_TRAIN, 1, HEIGHT, WIDTH)
+    with pytest.raises(InvalidTypeError, match=r"must be a list of groups of pairs: write \[pairs\]"):
+        plot_pairwise_relevance(train[0], train, pairs_of(1))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"test_relevance": torch.full((1, 1, 3, 3), torch.nan)}, "relevance of .* must be finite"),
         ({"attribution": torch.tensor([torch.nan])}, "pairs of .* must be finite"),
         ({"train_indices": torch.tensor([7])}, "pairs of .* must be indices of training points, from 0 on to 3"),
+        ({"train_relevance": torch.ones(2, 1, 3, 3)}, "pairs of .* must be with relevance of each of 1 pairs"),
         ({"train_relevance": torch.ones(1, 1, 2, 3)}, r"relevance of .* must be of the image's height and width"),
     ],
 )

@@ -56,6 +56,12 @@ def test_tokens_of_both_texts_are_shaded_by_their_relevance() -> None:
             assert box is None
 
 
+def test_labels_and_tokens_may_be_numbers() -> None:
+    figure = plot_pairwise_texts([1, 2], [[3], [4], [5], [6]], [pairs(train_relevance=np.ones((3, 1)))], test_label=7)
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words[:3] == ["7", "1", "2"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import pyplot as plt
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
@@ -66,11 +67,25 @@ def test_opens_no_figure_of_pyplot() -> None:
         ({"a": [[0, 1]]}, "one or more of one length"),
         ({"a": [0, 2, 1]}, "shares in"),
         ({"a": [0, np.nan, 1]}, "shares in"),
+        ({"a": [0, [1, 2]]}, "one or more of numbers"),
+        ({"a": ["x", "y"]}, "one or more of numbers"),
     ],
 )
 def test_refuses_what_are_no_curves(curves: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValueError, match=f"curves of plot_poisoning_curves must be {message}"):
         plot_poisoning_curves(curves, 1)
+
+
+def test_refuses_curves_without_names() -> None:
+    with pytest.raises(InvalidTypeError, match="curves of plot_poisoning_curves must be a dictionary"):
+        plot_poisoning_curves([[0, 0.5, 1, 1]], 2)  # type: ignore[arg-type]
+
+
+def test_takes_tensors_of_any_kind() -> None:
+    values = torch.tensor([0, 0.5, 1, 1])
+    for curve in (values.bfloat16(), values.clone().requires_grad_()):
+        line = plot_poisoning_curves({"one": curve}, 2).axes[0].lines[-1]
+        np.testing.assert_array_equal(line.get_ydata(), values)
 
 
 def test_refuses_impossible_numbers_of_poisoned_points() -> None:

@@ -116,6 +116,26 @@ def test_points_that_do_not_fit_the_test_images_are_refused(points, message):
         plot_training_points(_images(N_TEST, 1), _images(N_TRAIN, 1), points)
 
 
+def test_the_strongest_come_first_in_whatever_order_they_are_given() -> None:
+    images = _images(4, 1)
+    figure = plot_training_points(images[:1], images, ([[1, 3]], [[0.1, 0.5]]), ([[0, 2]], [[-0.1, -0.5]]))
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["+0.500", "+0.100", "-0.500", "-0.100"]
+
+
+def test_test_images_may_be_a_dataset() -> None:
+    images = torch.as_tensor(_images(4, 1))
+    data = torch.utils.data.TensorDataset(images[:1], torch.zeros(1))
+    figures = [plot_training_points(test, images, ([[1]], [[0.5]])) for test in (images[:1], data)]
+    shown = [figure.axes[0].images[0].get_array() for figure in figures]
+    np.testing.assert_array_equal(*shown)
+
+
+def test_images_without_pixels_are_refused() -> None:
+    with pytest.raises(InvalidValueError, match="images of plot_training_points must be of at least one pixel"):
+        plot_training_points(np.zeros((1, 0, 7)), _images(3, 1), ([[1]], [[0.5]]))
+
+
 def test_images_of_another_shape_are_refused():
     with pytest.raises(InvalidValueError, match=r"images of plot_training_points must be of shape .* got \(2, 5, 7\)"):
         plot_training_points(_images(N_TEST, 2), _images(N_TRAIN, 2), PROPONENTS)
@@ -127,6 +147,11 @@ def test_images_of_another_shape_are_refused():
         (([[-1]], [[0.5]]), {}, r"proponents of plot_training_points must be indices .* to 2, got -1 to -1"),
         (([[3]], [[0.5]]), {}, r"proponents of plot_training_points must be indices .* to 2, got 3 to 3"),
         (([[1.0]], [[0.5]]), {}, "proponents of plot_training_points must be indices that are integers, got float64"),
+        (
+            ([[1], [2, 3]], [[0.5]]),
+            {},
+            "proponents of plot_training_points must be indices and attributions of one shape",
+        ),
         (([[1]], [[np.nan]]), {}, "proponents of plot_training_points must be finite"),
         (([[1]], [[0.5]]), {"train_labels": "ab"}, "train_labels of plot_training_points must be one for each of 3"),
         (([[1]], [[0.5]]), {"train_labels": "abcd"}, "train_labels of plot_training_points must be one for each of 3"),

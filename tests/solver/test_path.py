@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.solver import solve_crammer_singer, solve_path
 from dualview_plugin.solver.options import SolverOptions
 from dualview_plugin.solver.solve import solve_one
@@ -34,7 +34,20 @@ def test_features_of_every_type(dtype):
         assert_certified(solution, features.astype(np.float64), LABELS, C, tol=1e-6)
 
 
-@pytest.mark.parametrize("Cs", [[], [0.1, 0.0], [0.1, -1.0]])
+@pytest.mark.parametrize("Cs", [1.0, None, np.array(1.0)])
+def test_constants_that_are_no_list_are_refused(Cs):
+    with pytest.raises(InvalidTypeError, match="Cs of solve_path must be a list of numbers"):
+        solve_path(FEATURES, LABELS, Cs)
+
+
+@pytest.mark.parametrize("fit_intercept", ["no", None, np.array([True, False])])
+def test_a_flag_is_true_or_false(fit_intercept):
+    for solve, C in ((solve_path, [0.1]), (solve_crammer_singer, 0.1)):
+        with pytest.raises(InvalidTypeError, match="fit_intercept of .* must be True or False"):
+            solve(FEATURES, LABELS, C, fit_intercept=fit_intercept)
+
+
+@pytest.mark.parametrize("Cs", [[], [0.1, 0.0], [0.1, -1.0], [10**400]])
 def test_bad_constants_are_refused(Cs):
     with pytest.raises(InvalidValueError, match="Cs of solve_path must be"):
         solve_path(FEATURES, LABELS, Cs)

@@ -46,7 +46,7 @@ from dualview_plugin.network import (
     rules_set_aside,
 )
 from dualview_plugin.storage import Storage
-from dualview_plugin.validation import check_integer
+from dualview_plugin.validation import check_flag, check_integer
 
 
 class CommonOptions(TypedDict, total=False):
@@ -132,7 +132,7 @@ class DataAttribution(FittedMethod, BlocksOfTests, Attribution, DataInfluence): 
         self.model = self.forward_func = self.extractor.model
         self.final_fc_layer, self.train_dataset = final_fc_layer, train_dataset
         self.batch_size = check_integer(batch_size, "batch_size", owner)
-        self.show_progress = bool(show_progress)
+        self.show_progress = check_flag(show_progress, "show_progress", self.get_name())
         self.cache_dir = cache_dir
         self._storage = Storage.of(cache_dir, owner)
         self._data = TrainingData(train_dataset, self.batch_size, owner, label_fn, self.output)
@@ -326,6 +326,7 @@ class DataAttribution(FittedMethod, BlocksOfTests, Attribution, DataInfluence): 
         """:meth:`influence` with a ``k``, the same arguments and errors, and no :class:`SparseAttributionWarning`."""
         if check_integer(k, "k", self.get_name()) > self.n_train_:
             raise InvalidValueError("k", self.get_name(), f"at most n_train = {self.n_train_}", repr(k))
+        proponents = check_flag(proponents, "proponents", self.get_name())
         with self.visit():
             test = self._fitted_for(inputs, target)
             with tqdm(total=len(test), desc=self.get_name(), disable=not show_progress) as bar:

@@ -15,7 +15,7 @@ from dualview_plugin.attribution.feature_kernel import FeatureKernelAttribution
 from dualview_plugin.data import Inputs, TrainData, with_arguments
 from dualview_plugin.features import Standardizer
 from dualview_plugin.solver import CrammerSingerSolution, solve_crammer_singer
-from dualview_plugin.validation import check_fraction, check_integer, check_positive
+from dualview_plugin.validation import check_flag, check_fraction, check_integer, check_positive
 
 
 class DualView(FeatureKernelAttribution):
@@ -103,7 +103,8 @@ class DualView(FeatureKernelAttribution):
         self.tol = check_positive(tol, "tol", owner)
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
         self.time_limit = None if time_limit is None else check_positive(time_limit, "time_limit", owner)
-        self.standardize, self.fit_intercept = bool(standardize), bool(fit_intercept)
+        self.standardize = check_flag(standardize, "standardize", owner)
+        self.fit_intercept = check_flag(fit_intercept, "fit_intercept", owner)
 
     def _fit(self) -> None:
         training = self._training_features(None if self.C == "auto" else 0)

@@ -22,7 +22,7 @@ from dualview_plugin.gradients import (
     cheaper_inner_product,
 )
 from dualview_plugin.network import Caller, layer_name
-from dualview_plugin.validation import check_integer
+from dualview_plugin.validation import check_flag, check_integer
 
 
 class GradientSimilarity(DataAttribution):
@@ -74,7 +74,7 @@ class GradientSimilarity(DataAttribution):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(model, final_fc_layer, train_dataset, **common)
-        self.normalize_train = bool(normalize_train)
+        self.normalize_train = check_flag(normalize_train, "normalize_train", self.get_name())
         self.layers = _layer_names(self.model, layers, self.get_name())
         self.memory_budget = check_integer(memory_budget, "memory_budget", self.get_name())
 

@@ -24,7 +24,7 @@ from dualview_plugin.last_layer import (
     total_memory,
     weight_gradients,
 )
-from dualview_plugin.validation import check_integer, check_option, check_positive
+from dualview_plugin.validation import check_flag, check_integer, check_option, check_positive
 
 # Memory that a block of test points may take, in bytes, less what products hold for a few training points.
 _BLOCK_BYTES = 2**30 - 2**27
@@ -124,7 +124,7 @@ class InfluenceFunctions(DataAttribution):
         owner = self.get_name()
         self.solver = check_option(solver, "solver", owner, ("auto", "exact", "cg", "lissa"))
         self.damping = check_positive(damping, "damping", owner)
-        self.include_bias = bool(include_bias)
+        self.include_bias = check_flag(include_bias, "include_bias", owner)
         self.tol = None if tol is None else check_positive(tol, "tol", owner)
         self.max_iter = None if max_iter is None else check_integer(max_iter, "max_iter", owner)
         self.scale = None if scale is None else check_positive(scale, "scale", owner)

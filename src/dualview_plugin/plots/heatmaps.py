@@ -30,7 +30,7 @@ COLOR_MAPS = {
 
 def color_map(name: str, owner: str) -> Colormap:
     """The colour map of this name, as Zennit draws it."""
-    if name not in COLOR_MAPS:
+    if not isinstance(name, str) or name not in COLOR_MAPS:
         raise InvalidValueError("cmap", owner, "one of " + ", ".join(map(repr, COLOR_MAPS)), repr(name))
     return LinearSegmentedColormap.from_list(name, COLOR_MAPS[name], N=256)
 

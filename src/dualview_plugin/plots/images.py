@@ -36,6 +36,8 @@ def display_image(image: Tensor | Image, to_display: ToDisplay | None, owner: st
     elif shown.ndim != 2:
         constraint = "of shape (height, width), (1, height, width) or (3, height, width) each"
         raise InvalidValueError("images", owner, constraint, str(shown.shape))
+    if not shown.size:
+        raise InvalidValueError("images", owner, "of at least one pixel", f"shape {shown.shape}")
     check_finite("images", shown, owner)
     if to_display is None and (shown.min() < 0 or shown.max() > 1):
         shown = (shown - shown.min()) / max(float(np.ptp(shown)), 1e-12)
@@ -45,6 +47,8 @@ def display_image(image: Tensor | Image, to_display: ToDisplay | None, owner: st
 def as_array(values: Any) -> Image:
     """A NumPy array of a tensor on any device, or of anything that NumPy reads."""
     if not isinstance(values, Tensor):
+        if isinstance(values, (list, tuple)) and any(isinstance(part, Tensor) for part in values):
+            values = [as_array(part) for part in values]
         return np.asarray(values)
     tensor = values.detach().cpu()
     return tensor.float().numpy() if tensor.dtype is torch.bfloat16 else tensor.numpy()  # NumPy has no bfloat16
@@ -75,22 +79,30 @@ def point_title(label: str, attribution: float) -> str:
 def check_points(
     points: tuple[Any, Any], n_test: int, training: Any, parameter: str, owner: str
 ) -> tuple[Image, Image]:
-    """Indices of training points and finite attributions as arrays (n_test, k), or the package's error.
+    """Indices of training points and finite attributions as arrays (n_test, k), the strongest first.
 
     Args:
         points: indices and attributions.
         n_test: number of test points.
         training: all training points; its length, if it has one, bounds the indices.
-        parameter: the name of the points.
+        parameter: ``"proponents"``, whose highest attributions are the strongest, or ``"opponents"``.
         owner: the function that asks.
+
+    Raises:
+        InvalidValueError: they are of other shapes, no positions of training points, or not finite.
     """
-    indices, scores = (as_array(part) for part in points)
+    try:
+        indices, scores = (as_array(part) for part in points)
+    except (TypeError, ValueError) as error:
+        constraint = f"indices and attributions of one shape (n_test = {n_test}, k)"
+        raise InvalidValueError(parameter, owner, constraint, str(error)) from error
     if indices.ndim != 2 or len(indices) != n_test or indices.shape != scores.shape:
         constraint = f"indices and attributions of one shape (n_test = {n_test}, k)"
         raise InvalidValueError(parameter, owner, constraint, f"shapes {indices.shape} and {scores.shape}")
     check_indices(indices, training, parameter, owner)
     check_finite(parameter, scores, owner)
-    return indices, scores
+    order = np.argsort(-scores if parameter == "proponents" else scores, axis=1, kind="stable")
+    return np.take_along_axis(indices, order, 1), np.take_along_axis(scores, order, 1)
 
 
 def check_indices(indices: Image, training: Any, parameter: str, owner: str) -> None:

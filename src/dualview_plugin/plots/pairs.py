@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.plots.images import Image, as_array, check_finite, check_indices
 
 
@@ -46,7 +46,12 @@ def bands(pairs: Iterable[Pairs], training: Any, shown: Callable[[Any], Image], 
         training: all training points; its length, if it has one, bounds the indices.
         shown: the relevance of one point as the figure takes it.
         owner: the function that asks, for error messages.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: no list of groups; groups whose parts do not fit; no pair of any strength.
     """
+    if hasattr(pairs, "train_indices"):
+        raise InvalidTypeError("pairs", owner, "a list of groups of pairs: write [pairs]", type(pairs).__name__)
     found = [pair for group in pairs for pair in _pairs_of(group, training, shown, owner)]
     found.sort(key=lambda pair: -abs(pair.attribution))
     by_sign = {
@@ -67,4 +72,7 @@ def _pairs_of(group: Pairs, training: Any, shown: Callable[[Any], Image], owner:
     check_indices(indices, training, "pairs", owner)
     check_finite("pairs", attribution, owner)
     relevance = [[shown(one) for one in side] for side in (group.test_relevance, group.train_relevance)]
+    if any(len(side) != len(indices) for side in relevance):
+        got = f"relevance of {len(relevance[0])} test and {len(relevance[1])} training points"
+        raise InvalidValueError("pairs", owner, f"with relevance of each of {len(indices)} pairs", got)
     return [Pair(int(i), float(a), *sides) for i, a, *sides in zip(indices, attribution, *relevance, strict=True)]

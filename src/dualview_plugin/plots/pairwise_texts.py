@@ -65,7 +65,7 @@ def plot_pairwise_texts(
     colors = color_map(cmap, _OWNER)
     check_labels(train_labels, train_texts, "train_labels", _OWNER)
     own = tokens(test_text)
-    lines = wrapped(test_label, "black", own, np.zeros(len(own)), width)
+    lines = wrapped(str(test_label), "black", own, np.zeros(len(own)), width)
     for name, band in bands(pairs, train_texts, _relevance_of_tokens, _OWNER).items():
         for pair in band:
             title = point_title(label_text(train_labels, pair.train_index), pair.attribution).replace("\n", "  ")

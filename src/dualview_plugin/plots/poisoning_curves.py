@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.plots.images import as_array
 from dualview_plugin.validation import check_integer
 
 _OWNER = "plot_poisoning_curves"
@@ -42,7 +43,12 @@ def plot_poisoning_curves(curves: Mapping[str, ArrayLike], n_poisoned: int, *, a
         >>> figure.axes[0].get_legend_handles_labels()[1]
         ['best', 'random ranking', 'worst', 'DualView, 1.000', 'Random, 0.500']
     """
-    checked = {name: np.asarray(curve, np.float64) for name, curve in curves.items()}
+    if not isinstance(curves, Mapping):
+        raise InvalidTypeError("curves", _OWNER, "a dictionary of curves by the methods' names", type(curves).__name__)
+    try:
+        checked = {name: as_array(curve).astype(np.float64) for name, curve in curves.items()}
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError("curves", _OWNER, "one or more of numbers, (n_train + 1,)", str(error)) from error
     n_train = _check_curves(checked, n_poisoned)
     looked_at = np.linspace(0, 1, n_train + 1)
     best, worst = _bounds(n_train, n_poisoned)

@@ -46,7 +46,7 @@ def wrapped(title: str, color: str, tokens: Tokens, shades: Image, width: int) -
     """A text as lines of at most ``width`` characters, the first with its title."""
     lines = [TextLine(title[: _TITLE_WIDTH - 2], color)]
     column = 0
-    for token, shade in zip(tokens, shades.tolist(), strict=True):
+    for token, shade in zip(map(str, tokens), shades.tolist(), strict=True):
         if column and column + len(token) > width:
             lines.append(TextLine("", color))
             column = 0

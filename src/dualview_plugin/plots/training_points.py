@@ -41,7 +41,7 @@ def plot_training_points(
     show fewer than k.
 
     Args:
-        test_images: (n_test, channels, height, width), or (n_test, height, width) for grey.
+        test_images: (n_test, channels, height, width), or (n_test, height, width) for grey; or a dataset.
         train_images: what gives the image of training point i as ``train_images[i]``: an array, or a dataset, whose
             ``(image, label)`` pairs are taken apart.
         proponents: indices and attributions, both (n_test, k), as ``influence(inputs, k)`` returns them.
@@ -73,7 +73,7 @@ def plot_training_points(
     rooms = [HEADING + TITLE, *[TITLE] * (n_test - 1)]
     grid = ImageGrid(rooms, [1, *(indices.shape[1] for indices, _ in groups.values())])
     for row in range(n_test):
-        image = display_image(test_images[row], to_display, _OWNER)
+        image = display_image(image_at(test_images, row), to_display, _OWNER)
         show_image(grid.cell(row, 0, 0), image, label_text(test_labels, row))
     for group, (name, (indices, scores)) in enumerate(groups.items(), start=1):
         grid.heading(0, group, name, FRAME_COLORS[name])

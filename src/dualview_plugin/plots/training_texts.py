@@ -82,7 +82,7 @@ def _checked_relevance(relevance: Any, texts: Sequence[Tokens]) -> list[np.ndarr
     if relevance is None:
         return [np.zeros(len(tokens)) for tokens in texts]
     values = as_array(relevance).astype(float)
-    longest = max(map(len, texts))
+    longest = max(map(len, texts), default=0)
     if values.ndim != 2 or len(values) != len(texts) or values.shape[1] < longest:
         constraint = f"of shape (n_test = {len(texts)}, n_tokens ≥ {longest})"
         raise InvalidValueError("relevance", _OWNER, constraint, f"shape {values.shape}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualview_plugin.solver.screening.monitor import Callback
-from dualview_plugin.validation import check_integer, check_option, check_positive
+from dualview_plugin.validation import check_flag, check_integer, check_option, check_positive
 
 METHODS = ("auto", "cd", "newton", "interior", "qp")
 
@@ -38,6 +38,8 @@ class SolverOptions:
         check_positive(self.tol, "tol", self.owner)
         check_integer(self.max_iter, "max_iter", self.owner)
         check_integer(self.seed, "seed", self.owner, minimum=0)
+        check_flag(self.fit_intercept, "fit_intercept", self.owner)
+        check_flag(self.show_progress, "show_progress", self.owner)
         if self.time_limit is not None:
             check_positive(self.time_limit, "time_limit", self.owner)
         return self

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.validation import check_integer, check_positive
+from dualview_plugin.validation import check_flag, check_integer, check_positive
 
 # Squared norms of rows up to 1e15, and their products with 1e-15, stay in the range of float32.
 _LARGEST_NORM, _SMALLEST_NORM = 1e15, 1e-15
@@ -112,9 +112,10 @@ def make_problem(
     constant = check_positive(C, "C", owner)
     rows = checked_features(features, owner)
     checked_labels, checked_n_classes = _check_labels(labels, n_classes, len(rows), owner)
+    fit_intercept = check_flag(fit_intercept, "fit_intercept", owner)
     if fit_intercept:
         rows = np.concatenate([rows, np.ones((len(rows), 1), rows.dtype)], axis=1)
-    problem = CrammerSingerProblem(rows, checked_labels, constant, checked_n_classes, bool(fit_intercept))
+    problem = CrammerSingerProblem(rows, checked_labels, constant, checked_n_classes, fit_intercept)
     low, high = _SCALED_C_RANGE
     if not low <= problem.scaled_c <= high:
         constraint = f"such that C times the mean squared norm of the features is in [{low:g}, {high:g}]"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.solver.dual.warm_start import AT_BOUND
 from dualview_plugin.solver.interior.history import CentralPathHistory
 from dualview_plugin.solver.options import SolverOptions
@@ -79,6 +79,8 @@ def solve_path(
         show_progress=show_progress,
         seed=seed,
     ).checked()
+    if np.ndim(Cs) != 1:
+        raise InvalidTypeError("Cs", options.owner, "a list of numbers", repr(Cs))
     constants = [check_positive(C, "Cs", options.owner) for C in Cs]
     if not constants:
         raise InvalidValueError("Cs", options.owner, "at least one number", Cs)

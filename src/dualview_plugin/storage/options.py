@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualview_plugin.errors import InvalidTypeError, InvalidValueError
-from dualview_plugin.validation import check_integer, check_option
+from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.validation import check_flag, check_integer, check_option
 
 _OWNER = "Storage"
 
@@ -59,8 +59,7 @@ class Storage:
         check_option(self.verify, "verify", _OWNER, ("probe", "full"))
         if isinstance(self.engine, str):
             check_option(self.engine, "engine", _OWNER, ("local", "ranks", "ray"))
-        if not isinstance(self.results, bool):
-            raise InvalidTypeError("results", _OWNER, "True or False", repr(self.results))
+        check_flag(self.results, "results", _OWNER)
 
     @classmethod
     def of(cls, value: object, owner: str) -> Storage | None:
