@@ -43,7 +43,7 @@ def test_constants_that_are_no_list_are_refused(Cs):
 @pytest.mark.parametrize("fit_intercept", ["no", None, np.array([True, False])])
 def test_a_flag_is_true_or_false(fit_intercept):
     for solve, C in ((solve_path, [0.1]), (solve_crammer_singer, 0.1)):
-        with pytest.raises(InvalidTypeError, match="fit_intercept of .* must be True or False"):
+        with pytest.raises(InvalidTypeError, match=r"fit_intercept of .* must be True or False"):
             solve(FEATURES, LABELS, C, fit_intercept=fit_intercept)
 
 

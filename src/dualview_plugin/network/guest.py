@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import checkpoint
 
+from dualview_plugin.network.arithmetic import plain_arithmetic
 from dualview_plugin.network.snapshot import restorers
 
 # Random states belong to the whole process, so that even visits to two networks take turns.
@@ -30,13 +30,14 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     """The network in eval mode, as every public call uses it; afterwards all is as before, also after an error.
 
     Restored are the modes, hooks, attributes, parameters and buffers of each module, what lists, tensors and generators
-    among its attributes hold, and the random states of torch, NumPy and Python. In the block autocast, inference mode
-    and checkpoints are off and compiled code runs eagerly, so that hooks run, gradients exist, and values do
-    not depend on the caller's context. Backward hooks do not run, which change gradients. Threads take turns.
+    among its attributes hold, and the random states of torch, NumPy and Python. In the block autocast, inference mode,
+    products in less than the network's precision, caches of parametrized weights and checkpoints are off, and compiled
+    code runs eagerly, so that hooks run, gradients exist, and values do not depend on the caller's context. Backward
+    hooks do not run, which change gradients. Threads take turns.
     """
     with _ONE_VISIT:
         if any(other is model for other in _visited):
-            with _plain_arithmetic():
+            with plain_arithmetic():
                 yield model
             return
         _visited.append(model)
@@ -57,7 +58,7 @@ def _same_state(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _untouched_run(model: nn.Module) -> Iterator[None]:
     """Eval mode, plain arithmetic, no compiled code, and gradients that no hook changes."""
-    with _eager(model), evaluating(model), _plain_arithmetic(), _no_backward_hooks(model):
+    with _eager(model), evaluating(model), plain_arithmetic(), _no_backward_hooks(model):
         yield
 
 
@@ -78,58 +79,6 @@ def _no_backward_hooks(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, own in hooks:
             parameter._backward_hooks = own
-
-
-@contextmanager
-def _plain_arithmetic() -> Iterator[None]:
-    """No inference mode, no autocast and no checkpoints."""
-    with ExitStack() as stack:
-        stack.enter_context(_no_checkpoints())
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.no_grad())  # what inference mode had; leaving it would record graphs
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        yield
-
-
-class _Direct:
-    """In the place of torch's ``CheckpointFunction``: the function as it is."""
-
-    @staticmethod
-    def apply(function: Any, _: bool, *args: Any) -> Any:
-        return function(*args)
-
-
-def _nothing_around(*_: Any, **__: Any) -> Iterator[None]:
-    """In the place of what torch does before and after a function whose checkpoint is not reentrant."""
-    yield
-
-
-# By their names in torch.utils.checkpoint, of which versions of torch have some.
-_CHECKPOINTS: dict[str, Any] = {
-    "CheckpointFunction": _Direct,
-    "_checkpoint_without_reentrant_generator": _nothing_around,
-    "_checkpoint_without_reentrant_generator_impl": _nothing_around,
-}
-
-
-@contextmanager
-def _no_checkpoints() -> Iterator[None]:
-    """``torch.utils.checkpoint`` runs its function as it is, and activations stay in memory.
-
-    A reentrant checkpoint has no gradient by hooks or in its inputs, and its parameters have none where its input needs
-    none: the first layers would be left out without a word. Others run again in the backward pass, when parameters may
-    have their own values back.
-    """
-    names = vars(checkpoint)
-    own = {name: names[name] for name in _CHECKPOINTS if name in names}
-    try:
-        names.update({name: _CHECKPOINTS[name] for name in own})
-        yield
-    finally:
-        names.update(own)
 
 
 @contextmanager
