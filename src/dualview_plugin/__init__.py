@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # the table below, for type checkers and editors; a test comp
     from dualview_plugin.errors import DualViewError as DualViewError
     from dualview_plugin.errors import InvalidTypeError as InvalidTypeError
     from dualview_plugin.errors import InvalidValueError as InvalidValueError
+    from dualview_plugin.errors import LeftOutWarning as LeftOutWarning
     from dualview_plugin.errors import MissingDependencyError as MissingDependencyError
     from dualview_plugin.errors import NotApplicableWarning as NotApplicableWarning
     from dualview_plugin.errors import PrecisionWarning as PrecisionWarning
@@ -134,6 +135,7 @@ _PUBLIC: dict[str, tuple[str, ...]] = {
         "DualViewError",
         "InvalidTypeError",
         "InvalidValueError",
+        "LeftOutWarning",
         "MissingDependencyError",
         "NotApplicableWarning",
         "PrecisionWarning",

@@ -62,6 +62,10 @@ class PrecisionWarning(UserWarning):
     """Values are too small for the precision of the result; the message says which call keeps them."""
 
 
+class LeftOutWarning(UserWarning):
+    """A method counts some layers alone, and the network has others; the message names them."""
+
+
 class CacheWarning(UserWarning):
     """An entry of the cache cannot be read or written; its values are computed."""
 

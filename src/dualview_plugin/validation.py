@@ -60,6 +60,17 @@ def check_fraction(value: object, parameter: str, owner: str) -> float:
     return number
 
 
+def refuse_masked(values: object, parameter: str, owner: str) -> None:
+    """Refuse an array with a mask, which would be ignored.
+
+    Raises:
+        InvalidTypeError: it is one.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        constraint = "without a mask: write array.filled(value), or leave the masked entries out"
+        raise InvalidTypeError(parameter, owner, constraint, type(values).__name__)
+
+
 def _as_float(value: numbers.Real) -> float:
     """The number as a float; infinity if it is an integer beyond all floats."""
     try:

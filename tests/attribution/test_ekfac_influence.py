@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 from torch.utils.data import TensorDataset
 
 from dualview_plugin import EKFACInfluence
-from dualview_plugin.errors import InvalidValueError
+from dualview_plugin.errors import InvalidValueError, LeftOutWarning
 from tests.attribution.loss_gradients import gradients, log_probability
 from tests.worlds import World, small_world
 
@@ -165,3 +166,82 @@ def test_convolutions_that_it_does_not_take_are_refused_and_not_left_out(layer: 
     with pytest.raises(InvalidValueError, match="layers of EKFACInfluence must be linear layers, and 2d convolutions"):
         EKFACInfluence(model, "2", data, show_progress=False)
     EKFACInfluence(model, "2", data, layers=["2"], show_progress=False).fit()
+
+
+class Twice(nn.Module):
+    """A layer, and a function of its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.fc = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(nn.functional.linear(torch.tanh(self.a(x)), self.a.weight)))
+
+
+class WithoutGradient(Twice):
+    """A layer in a block without gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = torch.tanh(self.a(x))
+        return self.fc(hidden)
+
+
+def few_points() -> TensorDataset:
+    return TensorDataset(torch.randn(9, 5, generator=torch.Generator().manual_seed(1)), torch.arange(9) % 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Twice, "a weight and a bias of their own, shared with no other and not parametrized, got 'a'"),
+        (WithoutGradient, "by exactly one run in a forward pass, got 'a' with 0 runs"),
+    ],
+)
+def test_layers_whose_weights_work_elsewhere_or_nowhere_are_refused(model: Any, message: str) -> None:
+    method = EKFACInfluence(model(), "fc", few_points(), show_progress=False)
+    with pytest.raises(InvalidValueError, match=message):
+        method.fit()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.3),
+    ],
+)
+def test_weights_that_are_made_of_others_are_refused(change: Any) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    change(model[0])
+    with pytest.raises(InvalidValueError, match="a weight and a bias of their own"):
+        EKFACInfluence(model, "2", few_points(), show_progress=False)
+
+
+class AnotherLinear(nn.Module):
+    """A linear layer of another class, with its weight the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("layer", [AnotherLinear, lambda: torch.jit.script(nn.Linear(5, 4))])
+def test_matrices_that_do_not_count_are_named(layer: Any) -> None:
+    model = nn.Sequential(layer(), nn.ReLU(), nn.Linear(4, 3)).eval()
+    with pytest.warns(LeftOutWarning, match=r"leaves \d+% of the parameters out: 0.weight; pass layers= to choose"):
+        EKFACInfluence(model, "2", few_points(), show_progress=False).fit()
+    EKFACInfluence(model, "2", few_points(), layers=["2"], show_progress=False).fit()
+
+
+def test_norms_and_embeddings_are_known_not_to_count() -> None:
+    model = nn.Sequential(nn.Embedding(7, 5), nn.LayerNorm(5), nn.Flatten(), nn.Linear(10, 3))
+    data = TensorDataset(torch.arange(18).view(9, 2) % 7, torch.arange(9) % 3)
+    EKFACInfluence(model, "3", data, show_progress=False).fit()

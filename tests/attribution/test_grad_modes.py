@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +96,13 @@ def test_a_checkpoint_of_the_users_own_is_reentrant_again_afterwards() -> None:
     DualView(model, "fc", TensorDataset(x, torch.arange(N_TRAIN) % 3), show_progress=False).fit()
     with pytest.raises(RuntimeError, match="use_reentrant=True"):
         torch.autograd.grad(model(x.requires_grad_()).sum(), x)
+
+
+def test_what_is_loaded_in_inference_mode_can_be_differentiated(tmp_path: Path) -> None:
+    model, data, test = Checkpointed(), TensorDataset(torch.randn(9, 5), torch.arange(9) % 3), torch.randn(2, 5)
+    method = DualView(model, "fc", data, C=0.5, show_progress=False)
+    expected = method.input_attribution(test, k=2)
+    method.save(tmp_path / "fitted.zip")
+    with torch.inference_mode():
+        loaded = DualView.load(tmp_path / "fitted.zip", model, data, show_progress=False)
+    assert torch.equal(loaded.input_attribution(test, k=2), expected)

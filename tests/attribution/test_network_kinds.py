@@ -380,6 +380,7 @@ def refused(name: str, method: str) -> bool:
     return True
 
 
+@pytest.mark.filterwarnings("ignore::dualview_plugin.LeftOutWarning")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", KINDS)
 def test_attributions_are_those_written_out(name: str, method: str) -> None:

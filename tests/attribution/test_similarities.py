@@ -94,6 +94,15 @@ def test_tokens_are_no_vectors() -> None:
         InputSimilarity(network, "2", train, similarity="l1")
 
 
+def test_inputs_of_another_shape_are_not_compared() -> None:
+    images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(60, 2))
+    method = InputSimilarity(model, "1", TensorDataset(images, torch.arange(6) % 2), show_progress=False)
+    assert method.attribute(images, 1).argmax(1).tolist() == list(range(6))
+    with pytest.raises(InvalidValueError, match=r"inputs of InputSimilarity must be .*: \(3, 4, 5\), got \(4, 5, 3\)"):
+        method.attribute(images.permute(0, 2, 3, 1), 1)
+
+
 def test_gradcos_is_the_cosine_of_whole_gradients() -> None:
     world = small_world()
     logit = lambda logits, label: logits[label]  # noqa: E731

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dualview_plugin.errors import InvalidValueError
 from dualview_plugin.gradients import PerSampleGradients, SampleGradients
@@ -135,7 +137,9 @@ def make_like(model: nn.Module) -> nn.Module:
 def test_the_model_is_as_before_after_an_error() -> None:
     model, inputs, target = make("tied")
     model.conv.weight.requires_grad_(False)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        InvalidValueError, match=r"samples of .* must be such that the network takes them, got .* \(7, 1"
+    ):
         PerSampleGradients(model.train())(inputs[:, :1], target)
     assert model.training
     assert not model.conv.weight.requires_grad
@@ -187,3 +191,31 @@ def test_rows_with_nan_or_infinity_are_found_and_large_sums_are_none() -> None:
     rows = torch.full((4, 9), 1e38)
     rows[1, 3], rows[2, 8] = torch.nan, torch.inf
     assert rows_are_finite(rows).tolist() == [True, False, False, True]
+
+
+class TwoPrecisions(nn.Module):
+    """A body in float64 and a head in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 30), nn.ReLU())
+        self.body, self.fc = body.double(), nn.Linear(30, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(x.double()).float())
+
+
+@pytest.mark.parametrize("prefers_outer", [lambda _: True, lambda _: False])
+def test_parameters_of_two_precisions_have_gradients_of_the_higher_one(prefers_outer: Any) -> None:
+    model, x, target = TwoPrecisions(), torch.randn(5, 2, 4, 4), torch.arange(5) % 4
+    of_samples = PerSampleGradients(model, prefers_outer=prefers_outer)
+    gradients = of_samples(x, target)
+    expected = of_samples.flat(x, target)
+    assert gradients.dense.dtype == torch.float64
+    parts = [part for product in gradients.outer.values() for part in (product.left, product.right)]
+    assert all(part.dtype == torch.float64 for part in parts)
+    outer = {name: product.matrices() for name, product in gradients.outer.items()}
+    torch.testing.assert_close(of_samples.flatten(gradients.dense, outer), expected, rtol=1e-5, atol=1e-7)
+    along = of_samples.derivative_along(x[:1], target[0], of_samples.sum_of(gradients))
+    torch.testing.assert_close(along, expected[0] @ expected.sum(0), rtol=1e-5, atol=1e-7)

@@ -82,7 +82,7 @@ def test_products_are_in_full_precision(choice: str) -> None:
     outside = _now()
     with CHOICES[choice]():
         chosen = _now()
-        with plain_arithmetic(), plain_arithmetic():
+        with plain_arithmetic(nn.Identity()), plain_arithmetic(nn.Identity()):
             assert set(_now()) <= {"none", "ieee", "highest"}
         assert _now() == chosen != outside
     assert [value.replace("ieee", "none") for value in _now()] == [value.replace("ieee", "none") for value in outside]
@@ -93,7 +93,7 @@ def test_a_setting_for_all_backends_stays_one_for_all() -> None:
         pytest.skip("this version of torch has one setting for all backends")
     convolutions = torch.backends.mkldnn.conv  # type: ignore[attr-defined]
     with _by_setting(torch.backends, "bf16"):
-        with plain_arithmetic():
+        with plain_arithmetic(nn.Identity()):
             assert convolutions.fp32_precision == "ieee"
         with _by_setting(torch.backends, "tf32"):
             assert convolutions.fp32_precision == "tf32"

@@ -138,3 +138,54 @@ def test_no_graph_is_recorded_where_the_caller_wants_none() -> None:
             output = model(torch.zeros(2, 3))
             assert not output.requires_grad
             assert not output.is_inference()
+
+
+class Counting(nn.Module):
+    """Counts its passes, and answers with their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return x + self.passes
+
+
+def test_a_visit_in_a_visit_begins_with_the_same_buffers() -> None:
+    model = Counting()
+    model(torch.zeros(1))
+    with guest(model):
+        for _ in range(2):
+            model(torch.zeros(1))
+            with guest(model):
+                assert float(model(torch.zeros(1))) == 2
+            assert float(model.passes) == 1
+    assert float(model.passes) == 1
+
+
+class Autocasting(nn.Module):
+    """Computes in bfloat16 by its own choice."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 3).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.second(self.first(x))
+
+
+def test_a_network_of_float32_weights_does_not_autocast() -> None:
+    model, x = Autocasting(torch.float32), torch.randn(3, 5)
+    with guest(model):
+        assert model(x).dtype == torch.float32
+        assert torch.equal(model(x), model.second(model.first(x)))
+    assert model(x).dtype == torch.bfloat16
+
+
+def test_a_network_of_several_precisions_autocasts_as_it_needs() -> None:
+    model = Autocasting(torch.bfloat16)
+    with guest(model):
+        assert model(torch.randn(3, 5)).dtype == torch.bfloat16

@@ -116,7 +116,7 @@ class ArnoldiInfluence(OutputGradients):
         """An orthonormal basis (n_dim, n_parameters) of the Krylov space, and the Hessian in it, in float64."""
         size, dtype = self._gradients.n_parameters, self._layout.dense.dtype
         generator = torch.Generator().manual_seed(self.seed)
-        vector = torch.randn(size, generator=generator, dtype=torch.float64).to(self.device, dtype)
+        vector = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu").to(self.device, dtype)
         basis = vector.new_zeros(min(self.arnoldi_dim, size), size)
         images = torch.zeros_like(basis)
         steps = tqdm(range(len(basis)), desc="Hessian-vector products", disable=not self.show_progress, leave=False)

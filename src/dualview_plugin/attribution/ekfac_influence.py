@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -16,8 +17,8 @@ from dualview_plugin.attribution.base import CommonOptions
 from dualview_plugin.attribution.common.output_gradients import OutputGradients
 from dualview_plugin.batches import Batch, n_rows, split
 from dualview_plugin.data import RangeStream, TrainData
-from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients import Direction, Logits, SampleGradients, differentiable, select_parameters
+from dualview_plugin.errors import InvalidValueError, LeftOutWarning
+from dualview_plugin.gradients import Direction, Logits, SampleGradients, count_uses, differentiable, select_parameters
 from dualview_plugin.network import evaluating
 from dualview_plugin.validation import check_positive
 
@@ -44,6 +45,10 @@ class EKFACInfluence(OutputGradients):
     Raises:
         InvalidTypeError, InvalidValueError: a parameter breaks its constraint; a layer is neither linear nor
             convolutional, has groups or other padding than zeros, runs more than once, or shares its parameters.
+
+    Warns:
+        LeftOutWarning: ``layers`` is None, and other layers have matrices: recurrent ones, scripted ones, linear layers
+            of another class.
 
     Source: George et al. 2018 (arXiv 1806.03884), algorithm 1; Grosse et al. 2023 (arXiv 2308.03296), section 2.2.
 
@@ -106,9 +111,13 @@ class EKFACInfluence(OutputGradients):
         for name in layers:
             layer = self.model.get_submodule(name)
             own = {id(parameter) for parameter in layer._parameters.values()}
-            if any(id(parameter) not in own or uses[id(parameter)] > 1 for parameter in layer.parameters()):
-                constraint = "layers with a weight and a bias of their own, shared with no other and not parametrized"
-                raise InvalidValueError("layers", self.get_name(), constraint, repr(name))
+            made = layer._parameters.keys() != {"weight", "bias"}  # of others, as by pruning and norms of weights
+            if made or any(id(parameter) not in own or uses[id(parameter)] > 1 for parameter in layer.parameters()):
+                raise self._not_its_own(name)
+
+    def _not_its_own(self, name: str) -> InvalidValueError:
+        constraint = "layers with a weight and a bias of their own, shared with no other and not parametrized"
+        return InvalidValueError("layers", self.get_name(), constraint, repr(name))
 
     def _start(self) -> None:
         super()._start()
@@ -137,12 +146,41 @@ class EKFACInfluence(OutputGradients):
         return blocks
 
     def _check_runs(self) -> None:
-        """Refuse layers that do not run once, on a few training points."""
+        """Refuse layers that do not run once or whose parameters are used elsewhere, on a few training points.
+
+        Warns:
+            LeftOutWarning: matrices of other layers do not count, and the caller has not said so.
+        """
         names, owner = self._counted_layers(), self.get_name()
-        with evaluating(self.model), differentiable(self.model, select_parameters(self.model, names, owner)):
+        chosen = select_parameters(self.model, names, owner)
+        with evaluating(self.model), differentiable(self.model, chosen):
             with self._recorded(names) as calls:
                 logits = Logits(self.extractor.call, self.extractor.doubles_single)(self._probe_now().inputs)
             self._used_calls(calls, logits.double().log_softmax(1))
+            shared = [name for name, uses in count_uses(logits, chosen).items() if uses > 1]
+        if shared:
+            raise self._not_its_own(shared[0].rpartition(".")[0])
+        if self.layers is None:
+            self._warn_of_others(chosen)
+
+    def _warn_of_others(self, chosen: Mapping[str, nn.Parameter]) -> None:
+        """Say which matrices do not count; those of embeddings do not, here and elsewhere."""
+        tables = [module for module in self.model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
+        known = {id(parameter) for parameter in (*chosen.values(), *(table.weight for table in tables))}
+        others = {
+            name: parameter.numel()
+            for name, parameter in self.model.named_parameters()
+            if parameter.ndim > 1 and id(parameter) not in known
+        }
+        if others:
+            share = sum(others.values()) / sum(parameter.numel() for parameter in self.model.parameters())
+            names = ", ".join(list(others)[:3]) + (", …" if len(others) > 3 else "")
+            warnings.warn(
+                f"{self.get_name()} counts linear and convolutional layers alone, and leaves {share:.0%} of the"
+                f" parameters out: {names}; pass layers= to choose",
+                LeftOutWarning,
+                stacklevel=2,
+            )
 
     def _squares(self, name: str, block: _Block, gradients: SampleGradients, weights: Tensor) -> Tensor:
         """Weighted sums of squares of a layer's gradients in its eigenvectors, (n_outputs, n_inputs), in float64."""
@@ -261,6 +299,7 @@ class EKFACInfluence(OutputGradients):
         """The one run of each layer on which the outputs depend; refuses layers with several such runs, or none."""
         used = {}
         for name, runs in calls.items():
+            runs = [run for run in runs if run[1].requires_grad]
             ends = [output for _, output in runs]
             slopes = torch.autograd.grad(outputs.sum(), ends, retain_graph=True, allow_unused=True) if ends else ()
             reaching = [run for run, slope in zip(runs, slopes, strict=True) if slope is not None]

@@ -39,28 +39,27 @@ class InputSimilarity(FeatureSimilarity):
     """
 
     def _fit(self) -> None:
-        self._vectors(self._probe_now().inputs)
+        self._vectors(self._probe_now().inputs, "train_dataset")
         self._training_labels()
 
-    def _vectors(self, inputs: Batch) -> Tensor:
-        parts = leaves(inputs)
+    def _vectors(self, inputs: Batch, parameter: str = "inputs") -> Tensor:
+        parts, owner = leaves(inputs), self.get_name()
         if not all(part.is_floating_point() for part in parts):
-            constraint = "of floating tensors, to be compared"
-            raise InvalidTypeError("train_dataset", self.get_name(), constraint, shapes(inputs))
-        vectors = torch.cat([part.flatten(1) for part in parts], 1)
-        size = sum(part[0].numel() for part in leaves(self._probe_now().inputs))
-        if vectors.shape[1] != size:
-            constraint = "of samples of one shape, to be compared"
-            got = f"samples of {size} and of {vectors.shape[1]} numbers"
-            raise InvalidValueError("train_dataset", self.get_name(), constraint, got)
-        return vectors
+            raise InvalidTypeError(parameter, owner, "of floating tensors, to be compared", shapes(inputs))
+        own, expected = (
+            [tuple(part.shape[1:]) for part in leaves(batch)] for batch in (inputs, self._probe_now().inputs)
+        )
+        if own != expected:
+            constraint = f"of samples of one shape, to be compared: {_text(expected)}"
+            raise InvalidValueError(parameter, owner, constraint, _text(own))
+        return torch.cat([part.flatten(1) for part in parts], 1)
 
     _sweeps = True
     _costly = True
 
     def _training_vectors(self, stream: RangeStream | None = None) -> Iterator[Tensor]:
         for rows, inputs, _ in self._numbered_batches(stream):
-            vectors = self._vectors(inputs)
+            vectors = self._vectors(inputs, "train_dataset")
             finite = vectors.isfinite().all(1)
             if not bool(finite.all()):
                 position = rows.start + int(torch.nonzero(~finite)[0])
@@ -69,4 +68,9 @@ class InputSimilarity(FeatureSimilarity):
             yield vectors
 
     def _vectors_at(self, indices: Tensor) -> Tensor:
-        return self._vectors(self.training_inputs(indices))
+        return self._vectors(self.training_inputs(indices), "train_dataset")
+
+
+def _text(shapes_of_parts: list[tuple[int, ...]]) -> str:
+    """The shapes of a sample's tensors."""
+    return ", ".join(map(str, shapes_of_parts))

@@ -102,7 +102,7 @@ class RepresenterPoints(FeatureKernelAttribution):
         self.regression_ = self._kept("weights", lambda: self._retrain(training.features, targets, start), sums=True)
         alpha = (targets - self.regression_.probabilities) / (2 * self.weight_decay * len(targets))
         self._standardizer = Standardizer.identity(training.features)
-        self._set_support(torch.arange(len(alpha)), training.features, alpha)
+        self._set_support(torch.arange(len(alpha), device="cpu"), training.features, alpha)
         self._check_coefficients(targets)
         self.surrogate_weight_ = self.regression_.weight.to(training.features)
         self.surrogate_bias_ = self.surrogate_weight_.new_zeros(self.n_classes_)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from dualview_plugin.batches import Batch, leaves, shapes
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.validation import refuse_masked
 
 
 def as_tensor(inputs: object, owner: str, parameter: str) -> Tensor:
@@ -20,6 +21,7 @@ def as_tensor(inputs: object, owner: str, parameter: str) -> Tensor:
     Raises:
         InvalidTypeError: neither, or no dense numbers.
     """
+    refuse_masked(inputs, parameter, owner)
     if isinstance(inputs, np.ndarray):
         try:
             return torch.from_numpy(as_torch_takes_it(inputs))

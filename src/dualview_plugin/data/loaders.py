@@ -102,7 +102,7 @@ def counted_batches(loader: DataLoader[Any], owner: str, parameter: str) -> Iter
         InvalidValueError: more or fewer batches than the dataset has samples for.
     """
     with kept_generator(loader):
-        batches = iter(loader)
+        batches = iterated(loader)
         for size in batch_sizes(loader):
             batch = next(batches, None)
             if batch is None:
@@ -110,6 +110,14 @@ def counted_batches(loader: DataLoader[Any], owner: str, parameter: str) -> Iter
             yield batch, size
         if next(batches, None) is not None:
             raise InvalidValueError(parameter, owner, "a loader that yields every sample once", "more batches")
+
+
+def iterated(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The iterator of a loader, whose seed is drawn on the CPU, where the loader's generator is."""
+    if torch.get_default_device().type == "cpu":
+        return iter(loader)
+    with torch.device("cpu"):
+        return iter(loader)
 
 
 def check_rows(n_rows: int, expected: int, owner: str, parameter: str) -> None:

@@ -21,6 +21,7 @@ from dualview_plugin.data.loaders import (
     check_loader,
     check_rows,
     counted_batches,
+    iterated,
     kept_generators,
     loader_of_batches,
     refuse_columns,
@@ -122,7 +123,7 @@ class TrainingData:
                         yield list(drawn[-1])
 
         with kept_generators(self.dataset), self.noting():
-            for batch in loader_of_batches(self.loader, Batches()):
+            for batch in iterated(loader_of_batches(self.loader, Batches())):
                 rows = drawn.popleft()
                 yield rows, *self._checked(batch, len(rows))
 

@@ -38,9 +38,14 @@ class Logits:
         """Logits of inputs (n_samples, …), which stay as they are; with other parameters, by name, if given.
 
         Raises:
-            InvalidValueError: the output is no floating matrix with one row for each sample.
+            InvalidValueError: the network does not take the inputs, or its output is no floating matrix with one row
+                for each sample.
         """
         doubled = self.doubles_single and n_rows(inputs) == 1
         batch = concatenated([inputs, inputs]) if doubled else mapped(torch.clone, inputs)
-        logits = self.call(batch) if parameters is None else self.call.with_parameters(parameters, batch)
+        if parameters is None:
+            with self.call.taking(inputs, "samples"):
+                logits = self.call(batch)
+        else:
+            logits = self.call.with_parameters(parameters, batch)
         return logits[:1] if doubled else logits

@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from dualview_plugin.batches import Batch, concatenated, mapped, rows_of
 from dualview_plugin.errors import InvalidValueError
-from dualview_plugin.gradients.autograd_fallback import (
-    at_least_float32,
-    looped_gradients,
-    vectorised_gradients,
-    visit_gradients,
-)
+from dualview_plugin.gradients.autograd_fallback import looped_gradients, vectorised_gradients, visit_gradients
 from dualview_plugin.gradients.batch_pass import BatchPass
 from dualview_plugin.gradients.direction import Direction, summed
 from dualview_plugin.gradients.layer_rules import cheaper_inner_product
@@ -172,7 +167,7 @@ class PerSampleGradients:
             logit = self._logits(sample).gather(1, label.clone()[None, None]).sum()
 
             def visit(name: str, gradient: Tensor) -> None:
-                products.append(product(name, at_least_float32(gradient)))
+                products.append(product(name, gradient.to(self._dtype())))
 
             if logit.requires_grad:
                 visit_gradients(self._logits, logit, self._parameters, visit, create_graph=True)
@@ -302,7 +297,7 @@ class PerSampleGradients:
         for name, parameter in self._parameters.items():
             gradients = found.get(name)
             if isinstance(gradients, OuterProducts):
-                outer[name] = gradients
+                outer[name] = gradients.to(like.dtype)
             elif name in plan.outer:
                 shape = n_samples, len(parameter), parameter[0].numel()
                 outer[name] = OuterProducts.zeros(shape, like, one_hot=plan.outer[name])

@@ -80,6 +80,10 @@ class OuterProducts:
         lefts = left[:, :, None] == left[:, None, :] if self.one_hot else left @ left.mT
         return lefts, right @ right.mT
 
+    def to(self, dtype: torch.dtype) -> OuterProducts:
+        """The gradients in another precision."""
+        return OuterProducts(self.left if self.one_hot else self.left.to(dtype), self.right.to(dtype), self.n_rows)
+
     def divided_by(self, sizes: Tensor) -> OuterProducts:
         """The gradients divided by a number (n_samples,) in float64 for each sample, with factors of ordinary size."""
         left, left_size = (self.left, 1.0) if self.one_hot else _scaled(self.left)

@@ -255,7 +255,7 @@ class DataAttributionMetric(Metric[list[float]]):
             largest = np.abs(block).max(axis=1, keepdims=True)
             block = np.divide(block, largest, out=np.zeros_like(block), where=largest > 0)
         elif self.normalise and self.normalise_func is not None:
-            block = np.stack([self.normalise_func(row) for row in block])
+            block = np.stack([self.normalise_func(row.copy()) for row in block])  # which may write to it
         return np.abs(block) if self.abs else block
 
     def _not_applicable(self, n_scores: int, reason: str) -> list[float]:

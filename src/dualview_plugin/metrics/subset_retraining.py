@@ -166,11 +166,11 @@ def output_functions(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log-softmax of the decisions and margins of the labels, both (n,), from logits (n, n_classes)."""
     values = logits.detach().double().cpu()
-    rows = torch.arange(len(values))
-    log_softmax = values.log_softmax(dim=1)[rows, torch.as_tensor(decisions)]
-    true = values[rows, torch.as_tensor(labels)]
+    rows, of_labels = torch.arange(len(values), device="cpu"), torch.from_numpy(labels)
+    log_softmax = values.log_softmax(dim=1)[rows, torch.from_numpy(decisions)]
+    true = values[rows, of_labels]
     others = values.clone()
-    others[rows, torch.as_tensor(labels)] = -torch.inf
+    others[rows, of_labels] = -torch.inf
     margin = true - others.logsumexp(dim=1)
     return _nan_for_infinite(log_softmax), _nan_for_infinite(margin)
 

@@ -7,12 +7,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 
 
 @contextmanager
-def plain_arithmetic() -> Iterator[None]:
+def plain_arithmetic(model: nn.Module) -> Iterator[None]:
     """No inference mode, no autocast, no checkpoints, no cached weights, and products in full precision."""
     with ExitStack() as stack:
         stack.enter_context(_no_checkpoints())
@@ -24,7 +25,24 @@ def plain_arithmetic() -> Iterator[None]:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if all(parameter.dtype in (torch.float32, torch.float64) for parameter in model.parameters()):
+            stack.enter_context(_no_autocast())
         yield
+
+
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    """``torch.autocast`` in the forward of a network of float32 weights has no effect, as where a training wrapped it.
+
+    Neither rules of relevance nor tests of gradients would know in which precision a layer has computed.
+    """
+    own = torch.autocast.__enter__, torch.autocast.__exit__
+    torch.autocast.__enter__ = lambda self: self  # type: ignore[method-assign]
+    torch.autocast.__exit__ = lambda *_: False  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__, torch.autocast.__exit__ = own  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -64,8 +64,18 @@ class Caller:
         Raises:
             InvalidValueError: the network does not take the batch, which came as this parameter.
         """
-        try:
+        with self.taking(batch, parameter):
             return self.outputs(mapped(torch.clone, batch))
+
+    @contextmanager
+    def taking(self, batch: Batch, parameter: str) -> Iterator[None]:
+        """A block that calls the network with a batch, which came as this parameter.
+
+        Raises:
+            InvalidValueError: the network does not take the batch.
+        """
+        try:
+            yield
         except (torch.OutOfMemoryError, DualViewError):
             raise
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

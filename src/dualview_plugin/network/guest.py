@@ -7,7 +7,7 @@ import random
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from dualview_plugin.network.snapshot import restorers
 
 # Random states belong to the whole process, so that even visits to two networks take turns.
 _ONE_VISIT = threading.RLock()
-_visited: list[nn.Module] = []
+_visited: list[tuple[nn.Module, _Buffers]] = []
 _writing: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _OF_MODULES = frozenset(vars(nn.Module()))
 
@@ -33,16 +33,19 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
     among its attributes hold, and the random states of torch, NumPy and Python. In the block autocast, inference mode,
     products in less than the network's precision, caches of parametrized weights and checkpoints are off, and compiled
     code runs eagerly, so that hooks run, gradients exist, and values do not depend on the caller's context. Backward
-    hooks do not run, which change gradients. Threads take turns.
+    hooks do not run, which change gradients. Blocks inside of one another start with the buffers of the first. Threads
+    take turns.
     """
     with _ONE_VISIT:
-        if any(other is model for other in _visited):
-            with plain_arithmetic():
+        buffers = next((buffers for other, buffers in _visited if other is model), None)
+        if buffers is not None:
+            with plain_arithmetic(model), buffers.kept():
                 yield model
             return
-        _visited.append(model)
+        buffers = _Buffers(model)
+        _visited.append((model, buffers))
         try:
-            with preserved_random_state(), _same_state(model), _untouched_run(model):
+            with preserved_random_state(), _same_state(model), buffers.kept(), _untouched_run(model):
                 yield model
         finally:
             _visited.pop()
@@ -50,15 +53,39 @@ def guest(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def _same_state(model: nn.Module) -> Iterator[None]:
-    """All that the network holds is afterwards as before."""
-    with restored(model), _same_contents(model), _same_values(model):
+    """All that the network holds is afterwards as before, but for the values of buffers."""
+    with restored(model), _same_contents(model), kept_weights(model) if writes_to_parameters(model) else nullcontext():
         yield
+
+
+class _Buffers:
+    """The buffers of a network as they were at the start of a visit: a forward pass may count on in them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+        self._versions = [buffer._version for buffer, _ in self._before]
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """They have these values at the start of the block and after it."""
+        self._restore()
+        try:
+            yield
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
+        with torch.no_grad():
+            for place, (buffer, value) in enumerate(self._before):
+                if self._versions[place] != buffer._version:
+                    buffer.copy_(value)
+                    self._versions[place] = buffer._version
 
 
 @contextmanager
 def _untouched_run(model: nn.Module) -> Iterator[None]:
     """Eval mode, plain arithmetic, no compiled code, and gradients that no hook changes."""
-    with _eager(model), evaluating(model), plain_arithmetic(), _no_backward_hooks(model):
+    with _eager(model), evaluating(model), plain_arithmetic(model), _no_backward_hooks(model):
         yield
 
 
@@ -93,22 +120,6 @@ def _eager(model: nn.Module) -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
-
-
-@contextmanager
-def _same_values(model: nn.Module) -> Iterator[None]:
-    """Buffers get their values back, and so do the parameters of a network that may write to them."""
-    with ExitStack() as stack:
-        if writes_to_parameters(model):
-            stack.enter_context(kept_weights(model))
-        before = [(buffer, buffer.detach().clone(), buffer._version) for buffer in model.buffers()]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, value, version in before:
-                    if version != buffer._version:
-                        buffer.copy_(value)
 
 
 def writes_to_parameters(model: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.solver.compiled import compiled
-from dualview_plugin.validation import check_flag, check_integer, check_positive
+from dualview_plugin.validation import check_flag, check_integer, check_positive, refuse_masked
 
 # Squared norms of rows up to 1e15, and their products with 1e-15, stay in the range of float32.
 _LARGEST_NORM, _SMALLEST_NORM = 1e15, 1e-15
@@ -126,7 +126,7 @@ def make_problem(
 def checked_features(features: object, owner: str) -> NDArray[np.floating]:
     """The features in float32 or float64, in row-major order; the same array where it is so already."""
     constraint = "a NumPy array (n_train, n_features) of real numbers"
-    _refuse_masks(features, "features", owner, constraint)
+    refuse_masked(features, "features", owner)
     if not isinstance(features, np.ndarray) or features.dtype.kind not in "fiu":
         kind = f"an array of {features.dtype}" if isinstance(features, np.ndarray) else type(features).__name__
         raise InvalidTypeError("features", owner, constraint, kind)
@@ -145,16 +145,10 @@ def checked_features(features: object, owner: str) -> NDArray[np.floating]:
     return array
 
 
-def _refuse_masks(values: object, parameter: str, owner: str, constraint: str) -> None:
-    """Refuse masked arrays, whose checks would leave out the values under the mask that the solver reads."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise InvalidTypeError(parameter, owner, constraint, "a masked array: pass .compressed() rows or .filled()")
-
-
 def _check_labels(labels: object, n_classes: object, n_train: int, owner: str) -> tuple[NDArray[np.int64], int]:
     """The labels as int64 and the number of classes; compared before the cast, which would wrap large labels."""
     constraint = f"a NumPy array of {n_train} integers, one per row of features"
-    _refuse_masks(labels, "labels", owner, constraint)
+    refuse_masked(labels, "labels", owner)
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         kind = f"an array of {labels.dtype}" if isinstance(labels, np.ndarray) else type(labels).__name__
         raise InvalidTypeError("labels", owner, constraint, kind)

@@ -75,9 +75,9 @@ def mapped_array(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None
     """
     n_bytes = dtype.itemsize * math.prod(shape)
     if folder is None or not n_bytes or not hasattr(os, "posix_fallocate"):
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full disk says so here, and not at a write to the map
         mapping = mmap.mmap(file.fileno(), n_bytes)
         return torch.frombuffer(mapping, dtype=dtype).view(shape)
-    return torch.empty(shape, dtype=dtype)
+    return torch.empty(shape, dtype=dtype, device="cpu")

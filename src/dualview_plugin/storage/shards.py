@@ -238,7 +238,7 @@ class ShardStore:
             return None
         shape = column.shape(len(self.rows(shard)))
         fits = place is not None and place.dtype is column.dtype and place.shape == shape and place.is_contiguous()
-        values = place if place is not None and fits else torch.empty(shape, dtype=column.dtype)
+        values = place if place is not None and fits else torch.empty(shape, dtype=column.dtype, device="cpu")
         try:
             if record is None or _kept(record, column) != _described(column):
                 raise DamagedFileError("its record is gone")

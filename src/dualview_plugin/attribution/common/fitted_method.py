@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import torch
 from torch import nn
 
 from dualview_plugin.attribution.common.arguments import LOAD_OPTIONS
@@ -133,7 +134,8 @@ class FittedMethod(TrainingPasses):
             >>> method.attribute(torch.eye(4)[:3]).shape
             torch.Size([3, 4])
         """
-        saved = Saved(path, cls.get_name())
+        with torch.inference_mode(False):  # whose tensors autograd does not take later
+            saved = Saved(path, cls.get_name())
         kinds = (kind for kind in _with_subclasses(cls) if not kind.__name__.startswith("_"))  # parts of methods
         kind: Any = next((kind for kind in kinds if kind.get_name() == saved.name), None)
         if kind is None:

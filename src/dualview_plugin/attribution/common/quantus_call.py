@@ -68,7 +68,7 @@ def map_as_array(
     floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else np.issubdtype(dtype, np.floating)
     if not (floating or any_type):
         raise InvalidTypeError("inputs", owner, f"floating {INSTEAD}", str(dtype))
-    classes = None if targets is None else torch.as_tensor(np.asarray(targets)).reshape(-1)
+    classes = None if targets is None else torch.as_tensor(np.asarray(targets), device="cpu").reshape(-1)
     try:
         relevance = attribute(inputs, classes).cpu()
     except (DualViewError, torch.OutOfMemoryError):

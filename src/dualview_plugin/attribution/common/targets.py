@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dualview_plugin.data import as_torch_takes_it
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
+from dualview_plugin.validation import refuse_masked
 
 Target: TypeAlias = "int | list[int] | Tensor | np.ndarray[Any, Any] | None"
 
@@ -23,8 +24,12 @@ def checked_target(target: Target, n_test: int, n_classes: int, owner: str) -> T
     """
     if target is None:
         return None
+    refuse_masked(target, "target", owner)
+    if isinstance(target, Tensor) and (target.layout is not torch.strided or target.is_quantized or target.is_meta):
+        raise InvalidTypeError("target", owner, "a dense tensor of integers", f"{target.layout}, {target.dtype}")
+    given = as_torch_takes_it(target) if isinstance(target, np.ndarray) else target
     try:
-        classes = torch.as_tensor(as_torch_takes_it(target) if isinstance(target, np.ndarray) else target)
+        classes = given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidTypeError("target", owner, "an integer or integers", repr(target)[:80]) from error
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:

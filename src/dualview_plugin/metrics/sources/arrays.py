@@ -14,13 +14,19 @@ from torch import Tensor, nn
 from dualview_plugin.batches import Batch, mapped
 from dualview_plugin.data import as_batch
 from dualview_plugin.network import Caller, Placement, guest
+from dualview_plugin.validation import refuse_masked
 
 Array = NDArray[Any]
 TestArrays: TypeAlias = "Array | Batch"
 
 
 def to_array(values: Any) -> Array:
-    """A tensor or an array-like as an array; the 16-bit types become float32, because NumPy has no bfloat16."""
+    """A tensor or an array-like as an array; the 16-bit types become float32, because NumPy has no bfloat16.
+
+    Raises:
+        InvalidTypeError: an array with a mask.
+    """
+    refuse_masked(values, "an array", "a metric")
     if not isinstance(values, Tensor):
         return np.asarray(values)
     tensor = values.detach().cpu()
