@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,14 +71,19 @@ class BatchPass:
 
     def _group(self, calls: Sequence[LayerCall]) -> Mapping[str, list[ParameterUse]]:
         """The uses of each parameter in the calls that the chosen logits depend on."""
-        outputs = [call.output for call in calls]
-        deltas = torch.autograd.grad(self.chosen.sum(), outputs, allow_unused=True, retain_graph=True)
+        deltas = self._deltas(self.chosen.sum(), calls)
         by_name: defaultdict[str, list[ParameterUse]] = defaultdict(list)
         for call, delta in zip(calls, deltas, strict=True):
             if delta is not None:
                 for slot, name in call.slots.items():
                     by_name[name].append(ParameterUse(call, slot, delta))
         return by_name
+
+    @staticmethod
+    def _deltas(value: Tensor, calls: Sequence[LayerCall]) -> tuple[Tensor | None, ...]:
+        """The gradients of a value at the calls' outputs; None where it does not depend on them."""
+        outputs = [call.output for call in calls]
+        return torch.autograd.grad(value, outputs, allow_unused=True, retain_graph=True)
 
     def covered(self) -> set[str]:
         """The parameters that calls with one row for each sample use, and nothing else does."""
@@ -107,6 +112,30 @@ class BatchPass:
         """The gradients of a parameter by rules as outer products, summed over its uses."""
         return sum_of([use.outer() for use in self._by_name[name]])
 
+    def in_order(self, names: Collection[str]) -> set[str]:
+        """The parameters whose layers see sample i in row i, in every call.
+
+        The gradient at a layer's output is linear in the logits' weights: with random weights, row i is w_i times the
+        one with weights of one, unless it belongs to another sample, or to several.
+
+        Cost: one backward pass to the layers' outputs, without gradients in parameters.
+        """
+        weights = self._weights()
+        uses = [(name, use) for name in names for use in self._by_name[name]]
+        deltas = self._deltas((weights * self.chosen).sum(), [use.call for _, use in uses])
+        wrong = {
+            name
+            for (name, use), found in zip(uses, deltas, strict=True)
+            if found is None or not _are_scaled(found, use.delta, weights)
+        }
+        return set(names) - wrong
+
+    def _weights(self) -> Tensor:
+        """A random weight for each sample, between a half and one and a half."""
+        generator = torch.Generator("cpu").manual_seed(0)
+        weights = torch.rand(len(self.chosen), generator=generator, dtype=torch.float32, device="cpu") + 0.5
+        return weights.to(self.chosen)
+
     def confirmed(self, gradients: Mapping[str, Tensor | OuterProducts]) -> set[str]:
         """The parameters whose per-sample gradients have the weighted sum that autograd finds.
 
@@ -115,9 +144,7 @@ class BatchPass:
 
         Cost: one backward pass.
         """
-        generator = torch.Generator("cpu").manual_seed(0)
-        weights = torch.rand(len(self.chosen), generator=generator, dtype=torch.float32, device="cpu") + 0.5
-        weights = weights.to(self.chosen)
+        weights = self._weights()
         parameters = {name: self._parameters[name] for name in gradients}
         agree: set[str] = set()
 
@@ -127,6 +154,21 @@ class BatchPass:
 
         visit_gradients(self._logits, (weights * self.chosen).sum(), parameters, compare)
         return agree
+
+
+def _are_scaled(found: Tensor, rows: Tensor, weights: Tensor) -> bool:
+    """Whether each row of a batch is its weight times another one, up to rounding.
+
+    Rows that are not finite cannot be compared, and pass.
+    """
+    if found.shape != rows.shape:
+        return False
+    tolerance = min(_LARGEST_ROUNDING, _ROUNDING * torch.finfo(found.dtype).eps ** 0.5)
+    expected = rows.flatten(1) * weights.to(rows)[:, None]
+    errors = torch.linalg.vector_norm(found.flatten(1) - expected, dim=1, dtype=torch.float64)
+    sizes = torch.linalg.vector_norm(expected, dim=1, dtype=torch.float64)
+    floor = torch.finfo(found.dtype).eps * sizes.max()  # of rows that are rounding beside the others
+    return bool(((errors <= tolerance * sizes + floor) | ~(errors + sizes).isfinite()).all())
 
 
 def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> bool:

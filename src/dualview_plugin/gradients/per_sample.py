@@ -44,8 +44,9 @@ class PerSampleGradients:
     differentiated sample by sample, such as those of layers that see a selection of samples. A tied parameter's
     gradient is the sum over its uses.
 
-    Rows in another order have the right number. Therefore the first batch and batches 2, 4, 8, … compare a randomly
-    weighted sum of the gradients with that of autograd; a parameter whose sums differ loses its rule.
+    Rows in another order have the right number. Therefore the first batch compares a randomly weighted sum of the
+    gradients with that of autograd; a parameter whose sums differ loses its rule. Batches 2, 4, 8, … compare the
+    gradients at the layers' outputs for weighted and for unweighted samples, row by row; another order is refused.
 
     A batch that uses its parameters in other places than the first one, as packed sequences of other lengths, is
     differentiated sample by sample.
@@ -64,8 +65,9 @@ class PerSampleGradients:
             differentiate; a batch norm has no running statistics, so that its samples interact; a rule failed after it
             had served other batches.
 
-    Cost: one forward and one backward pass per batch, and a second backward pass for batches 1, 2, 4, 8, …; without a
-    rule, one of each per sample. Gradients are in float32 at least. Parameters that no sample uses are held as zeros.
+    Cost: one forward and one backward pass per batch, and a second backward pass for batches 1, 2, 4, 8, …, of which
+    all but the first leave the parameters out; without a rule, one of each per sample. Gradients are in float32 at
+    least. Parameters that no sample uses are held as zeros.
     """
 
     def __init__(
@@ -240,7 +242,7 @@ class PerSampleGradients:
         }
         self._n_batches += 1
         if found and self._n_batches & (self._n_batches - 1) == 0:
-            confirmed = batch.confirmed(found)
+            confirmed = batch.confirmed(found) if self._n_batches == 1 else batch.in_order(found.keys())
             self._drop_rules(found.keys() - confirmed)
             found = {name: gradients for name, gradients in found.items() if name in confirmed}
         return found
