@@ -58,7 +58,7 @@ def test_each_row_of_the_map_of_a_matrix_is_an_outer_product() -> None:
     left, right = torch.randn(5, dtype=torch.float64), torch.randn(2000, dtype=torch.float64)
     dense = torch.outer(left, right).flatten()[None]
     found = FactoredProjection(N_COMPONENTS, 0, [torch.Size((5, 2000))])
-    gradients = SampleGradients(dense, {})
+    gradients = SampleGradients([dense], {})
     rows, _ = found.adjoint(torch.eye(N_COMPONENTS, dtype=torch.float64), gradients)
     ranks = torch.linalg.matrix_rank(rows.view(N_COMPONENTS, 5, 2000))
     assert ranks.tolist() == [1] * N_COMPONENTS

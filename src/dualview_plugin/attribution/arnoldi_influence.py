@@ -114,7 +114,7 @@ class ArnoldiInfluence(OutputGradients):
 
     def _krylov(self) -> tuple[Tensor, Tensor]:
         """An orthonormal basis (n_dim, n_parameters) of the Krylov space, and the Hessian in it, in float64."""
-        size, dtype = self._gradients.n_parameters, self._layout.dense.dtype
+        size, dtype = self._gradients.n_parameters, self._layout.like.dtype
         generator = torch.Generator().manual_seed(self.seed)
         vector = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu").to(self.device, dtype)
         basis = vector.new_zeros(min(self.arnoldi_dim, size), size)

@@ -216,13 +216,8 @@ class EKFACInfluence(OutputGradients):
         product = gradients.outer.get(parameter)
         if product is not None:
             return product.matrices().flatten(1)
-        start = 0
-        for name, place in self._slices.items():
-            size = place.stop - place.start
-            if name == parameter:
-                return gradients.dense[:, start : start + size]
-            start += 0 if name in gradients.outer else size
-        raise KeyError(parameter)
+        held = [name for name in self._slices if name not in gradients.outer]
+        return gradients.parts[held.index(parameter)]
 
     def _gradients_at_all_labels(self) -> Iterator[tuple[SampleGradients, Tensor]]:
         """Gradients of log p_c at training points, with p_c in float64, (n,), for every class c."""

@@ -77,7 +77,7 @@ class GradCos(GradientSimilarity):
         gradient = self._gradients(inputs, target)
         norm = gradient.norms()[0]
         if not norm > 0:
-            return direction.scaled(torch.zeros_like(gradient.dense[0, :0].sum()))
+            return direction.scaled(gradient.like.new_zeros(()))
         product = self._gradients.derivative_along(inputs, target[0], direction).detach()
         unit = self._gradients.sum_of(gradient.normalised())
         size = norm.to(product)

@@ -117,7 +117,7 @@ class GradientSimilarity(DataAttribution):
     def block_size(self) -> int:
         """Test points whose gradients and attributions take half the memory budget."""
         self.ensure_fitted()
-        each = self._layout.bytes_per_sample + self._layout.dense.element_size() * self.n_train_
+        each = self._layout.bytes_per_sample + self._layout.like.element_size() * self.n_train_
         return max(1, self.memory_budget // (2 * each))
 
     _sweeps = True
@@ -136,11 +136,11 @@ class GradientSimilarity(DataAttribution):
 
     @property
     def _score_dtype(self) -> torch.dtype:
-        return self._layout.dense.dtype
+        return self._layout.like.dtype
 
     def _pair_attribution(self, inputs: Batch, target: Tensor, train_indices: Tensor) -> Tensor:
         """Values and slopes of the pairs, detached: a full graph would keep a vector of the size of θ for each."""
-        each = train_indices.shape[1] * self._gradients.n_parameters * self._layout.dense.element_size()
+        each = train_indices.shape[1] * self._gradients.n_parameters * self._layout.like.element_size()
         size = max(1, self.memory_budget // (2 * each))
         rows = []
         for batch, classes, indices in zip(

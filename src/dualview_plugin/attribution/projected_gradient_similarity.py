@@ -149,7 +149,7 @@ class ProjectedGradientSimilarity(GradientSimilarity):
 
     def _columns(self) -> list[Column]:
         """What is stored of each training point."""
-        computed = self._layout.dense.dtype
+        computed = self._layout.like.dtype
         return [Column("projected", self._stored_dtype or computed, self.n_components), Column("norms", computed)]
 
     def _project_ranges(self, ranges: Iterable[range]) -> Iterator[RangeResult]:

@@ -99,7 +99,7 @@ class FactoredProjection:
     Args:
         n_components: k.
         seed: of the entries.
-        dense_shapes: the shapes of the parameters that are held side by side in ``SampleGradients.dense``.
+        dense_shapes: the shapes of the parameters of ``SampleGradients.parts``.
 
     Cost: for a layer with n_terms outer products a sample, n_terms · (n_rows + n_columns) · k products; where a layer's
     gradients are held as matrices, n_rows · n_columns · k. Memory: (n_rows + n_columns) · k numbers a layer.
@@ -114,8 +114,8 @@ class FactoredProjection:
     def __call__(self, gradients: SampleGradients) -> Tensor:
         """P g for each of the gradients: (n_samples, n_components)."""
         dense_maps, outer_maps = self._maps(gradients)
-        projected = gradients.dense.new_zeros(len(gradients), self._n_components)
-        for part, shape, own in zip(self._dense_parts(gradients.dense), self._dense_shapes, dense_maps, strict=True):
+        projected = gradients.like.new_zeros(len(gradients), self._n_components)
+        for part, shape, own in zip(gradients.parts, self._dense_shapes, dense_maps, strict=True):
             matrices = part.view(len(part), shape[0], -1) if isinstance(own, _Factors) else part
             projected += own.of_matrices(matrices)
         for name, product in gradients.outer.items():
@@ -140,17 +140,13 @@ class FactoredProjection:
         }
         return torch.cat(dense, 1), outer
 
-    def _dense_parts(self, dense: Tensor) -> Sequence[Tensor]:
-        """The columns of each parameter that is held as it is."""
-        return torch.split(dense, [torch.Size(shape).numel() for shape in self._dense_shapes], 1)
-
     def _maps(self, like: SampleGradients) -> tuple[list[_Factors | _Whole], dict[str, _Factors | _Whole]]:
         """The random entries, drawn at the first call: of the parameters held as they are, then of the others."""
         if self._drawn is None:
             generator = torch.Generator("cpu").manual_seed(self._seed)
-            dense = [self._draw(shape, generator, like.dense) for shape in self._dense_shapes]
+            dense = [self._draw(shape, generator, like.like) for shape in self._dense_shapes]
             outer = {
-                name: self._draw((product.n_rows, product.right.shape[-1]), generator, like.dense)
+                name: self._draw((product.n_rows, product.right.shape[-1]), generator, like.like)
                 for name, product in like.outer.items()
             }
             self._drawn = dense, outer

@@ -194,9 +194,9 @@ class PerSampleGradients:
 
     def sum_of(self, gradients: SampleGradients) -> Direction:
         """The sum of gradients over their samples."""
-        return self.direction_of(
-            gradients.dense.sum(0), {name: summed(product) for name, product in gradients.outer.items()}
-        )
+        sums = [part.sum(0) for part in gradients.parts]
+        dense = torch.cat([gradients.like.new_zeros(0), *sums])
+        return self.direction_of(dense, {name: summed(product) for name, product in gradients.outer.items()})
 
     def _pass(self, inputs: Batch, target: Tensor) -> BatchPass:
         return BatchPass(self._logits, self._parameters, inputs, target)
@@ -295,7 +295,7 @@ class PerSampleGradients:
     def _in_layout(self, found: Mapping[str, Tensor | OuterProducts], n_samples: int, plan: _Plan) -> SampleGradients:
         """The gradients in the form of the plan; zeros for parameters that the batch does not use."""
         like = torch.empty(0, dtype=self._dtype(), device=next(iter(self._parameters.values())).device)
-        dense, outer = [like.new_zeros(n_samples, 0)], {}
+        parts, outer = [], {}
         for name, parameter in self._parameters.items():
             gradients = found.get(name)
             if isinstance(gradients, OuterProducts):
@@ -304,8 +304,9 @@ class PerSampleGradients:
                 shape = n_samples, len(parameter), parameter[0].numel()
                 outer[name] = OuterProducts.zeros(shape, like, one_hot=plan.outer[name])
             else:
-                dense.append(like.new_zeros(n_samples, parameter.numel()) if gradients is None else gradients)
-        return SampleGradients(torch.cat(dense, 1).detach(), outer)
+                part = like.new_zeros(n_samples, parameter.numel()) if gradients is None else gradients
+                parts.append(part.detach().to(like.dtype))
+        return SampleGradients(parts, outer)
 
     def _dtype(self) -> torch.dtype:
         """The precision of the gradients: float32, or float64 if a parameter has it."""

@@ -35,11 +35,10 @@ class GaussianProjection:
 
     def __call__(self, gradients: SampleGradients) -> Tensor:
         """P g for each of the gradients: (n_samples, n_components)."""
-        n_dense = gradients.dense.shape[1]
-        projected = gradients.dense.new_zeros(len(gradients), self._n_components)
-        blocks = self._blocks(gradients.dense)
-        for start in range(0, n_dense, _DENSE_BLOCK):
-            part = gradients.dense[:, start : start + _DENSE_BLOCK]
+        dense = gradients.dense
+        projected = dense.new_zeros(len(gradients), self._n_components)
+        blocks = self._blocks(dense)
+        for part in torch.split(dense, _DENSE_BLOCK, 1) if dense.shape[1] else ():
             projected.addmm_(part, blocks(part.shape[1]))
         for product in gradients.outer.values():
             for row in range(product.n_rows):
@@ -56,7 +55,7 @@ class GaussianProjection:
         Returns:
             (n_vectors, n_dense), and name of a matrix parameter → (n_vectors, n_rows, n_columns).
         """
-        blocks, n_dense = self._blocks(components), like.dense.shape[1]
+        blocks, n_dense = self._blocks(components), sum(part.shape[1] for part in like.parts)
         sizes = [min(_DENSE_BLOCK, n_dense - start) for start in range(0, n_dense, _DENSE_BLOCK)]
         dense = [components.new_zeros(len(components), 0), *(components @ blocks(size).mT for size in sizes)]
         outer = {

@@ -169,32 +169,46 @@ class SampleGradients:
     """Gradients of n_samples numbers in all selected parameters, in factors.
 
     Args:
-        dense: (n_samples, n_dense), the parameters whose gradients are held as they are, side by side.
+        parts: (n_samples, n_elements) for each parameter whose gradients are held as they are.
         outer: name of a matrix parameter → its gradients as outer products.
     """
 
-    dense: Tensor
+    parts: Sequence[Tensor]
     outer: Mapping[str, OuterProducts]
 
     def __len__(self) -> int:
-        return self.dense.shape[0]
+        return len(self.like)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and on the device of all, with an entry of its first axis for each sample."""
+        return self.parts[0] if self.parts else next(iter(self.outer.values())).right
+
+    @property
+    def dense(self) -> Tensor:
+        """The parts side by side, (n_samples, n_dense); a copy."""
+        return torch.cat([self.like.new_zeros(len(self), 0), *self.parts], 1)
 
     @property
     def bytes_per_sample(self) -> int:
         """Memory that one sample takes in this form."""
-        tensors = [self.dense, *(half for product in self.outer.values() for half in (product.left, product.right))]
+        tensors = [*self.parts, *(half for product in self.outer.values() for half in (product.left, product.right))]
         return sum(tensor[:1].nbytes for tensor in tensors)
 
     def inner(self, other: SampleGradients) -> Tensor:
         """Inner products of all gradients with all of ``other``: (len(self), len(other))."""
-        products = self.dense @ other.dense.mT
+        products = self.like.new_zeros(len(self), len(other))
+        for part, others in zip(self.parts, other.parts, strict=True):
+            products.addmm_(part, others.mT)
         for name, product in self.outer.items():
             products += product.inner(other.outer[name])
         return products
 
     def norms(self) -> Tensor:
         """Euclidean norms over all parameters (n_samples,), in float64."""
-        squares = exact_norms(self.dense).square()
+        squares = self.like.new_zeros(len(self), dtype=torch.float64)
+        for part in self.parts:
+            squares += exact_norms(part).square()
         for product in self.outer.values():
             squares += product.squared_norms()
         return squares.sqrt()
@@ -203,13 +217,16 @@ class SampleGradients:
         """The gradients divided by their norms; one of zero stays zero."""
         norms = self.norms()
         sizes = torch.where(norms > 0, norms, 1.0)
-        dense_sizes = norms.to(self.dense)
-        dense = self.dense / torch.where(dense_sizes > 0, dense_sizes, 1.0)[:, None]
-        return SampleGradients(dense, {name: product.divided_by(sizes) for name, product in self.outer.items()})
+        rounded = norms.to(self.like)
+        divisors = torch.where(rounded > 0, rounded, 1.0)[:, None]
+        outer = {name: product.divided_by(sizes) for name, product in self.outer.items()}
+        return SampleGradients([part / divisors for part in self.parts], outer)
 
     def is_finite(self) -> Tensor:
         """Whether a gradient is finite, (n_samples,)."""
-        finite = rows_are_finite(self.dense)
+        finite = torch.ones(len(self), dtype=torch.bool, device=self.like.device)
+        for part in self.parts:
+            finite &= rows_are_finite(part)
         for product in self.outer.values():
             finite &= product.is_finite()
         return finite
@@ -217,14 +234,16 @@ class SampleGradients:
     def first(self, n_samples: int) -> SampleGradients:
         """The gradients of the first samples."""
         outer = {name: next(product.split(n_samples)) for name, product in self.outer.items()}
-        return SampleGradients(self.dense[:n_samples], outer)
+        return SampleGradients([part[:n_samples] for part in self.parts], outer)
 
     @classmethod
-    def stack(cls, parts: Iterable[SampleGradients]) -> SampleGradients:
-        """The samples of all parts, one after the other."""
-        gathered = list(parts)
-        outer = {name: stack([part.outer[name] for part in gathered]) for name in gathered[0].outer}
-        return cls(torch.cat([part.dense for part in gathered]), outer)
+    def stack(cls, several: Iterable[SampleGradients]) -> SampleGradients:
+        """The samples of several, one after the other."""
+        gathered = list(several)
+        if len(gathered) == 1:
+            return gathered[0]
+        outer = {name: stack([one.outer[name] for one in gathered]) for name in gathered[0].outer}
+        return cls([torch.cat(parts) for parts in zip(*(one.parts for one in gathered), strict=True)], outer)
 
 
 def exact_norms(rows: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class OutputGradients(GradientSimilarity):
     @property
     def _pass_size(self) -> int:
         """Samples in a pass, so that their gradients as whole vectors take at most a quarter of the budget."""
-        each = self._gradients.n_parameters * self._layout.dense.element_size()
+        each = self._gradients.n_parameters * self._layout.like.element_size()
         return max(1, min(super()._pass_size, self.memory_budget // (4 * each)))
 
     def _flat(self, gradients: SampleGradients) -> Tensor:
