@@ -196,7 +196,7 @@ def few_points() -> TensorDataset:
     ("model", "message"),
     [
         (Twice, "a weight and a bias of their own, shared with no other and not parametrized, got 'a'"),
-        (WithoutGradient, "by exactly one run in a forward pass, got 'a' with 0 runs"),
+        (WithoutGradient, "by exactly one run in a forward pass: choose them by layers=, got 'a' with 0 runs"),
     ],
 )
 def test_layers_whose_weights_work_elsewhere_or_nowhere_are_refused(model: Any, message: str) -> None:

@@ -201,10 +201,11 @@ def test_the_stamp_sees_growth_and_labels_in_memory(wrap: Callable[[Dataset[Any]
         (TensorDataset(X, Y.clone()), lambda data: data.tensors[1].__setitem__(slice(0, 2), Y[:2].flip(0))),
     ):
         data = TrainingData(wrap(dataset), 4, "Owner")
-        before = data.stamp()
-        assert not data.has_changed(before)
+        before = data.version
+        assert data.version == before
         change(dataset)
-        assert data.has_changed(before)
+        assert data.version == before + 1
+        assert data.version == before + 1
 
 
 def test_the_type_of_the_error_is_the_built_in_one() -> None:

@@ -24,6 +24,7 @@ from dualview_plugin.validation import check_positive
 
 # What counts by default: those that are not taken are refused, and not left out.
 _WITH_A_WEIGHT = (nn.Linear, nn.modules.conv._ConvNd)
+_NEVER_COUNTED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm)
 
 
 class EKFACInfluence(OutputGradients):
@@ -164,9 +165,10 @@ class EKFACInfluence(OutputGradients):
             self._warn_of_others(chosen)
 
     def _warn_of_others(self, chosen: Mapping[str, nn.Parameter]) -> None:
-        """Say which matrices do not count; those of embeddings do not, here and elsewhere."""
-        tables = [module for module in self.model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
-        known = {id(parameter) for parameter in (*chosen.values(), *(table.weight for table in tables))}
+        """Say which matrices do not count; those of embeddings and norms do not, here and elsewhere."""
+        without = [module for module in self.model.modules() if isinstance(module, _NEVER_COUNTED)]
+        known = {id(parameter) for module in without for parameter in module.parameters()}
+        known |= {id(parameter) for parameter in chosen.values()}
         others = {
             name: parameter.numel()
             for name, parameter in self.model.named_parameters()
@@ -299,7 +301,9 @@ class EKFACInfluence(OutputGradients):
             slopes = torch.autograd.grad(outputs.sum(), ends, retain_graph=True, allow_unused=True) if ends else ()
             reaching = [run for run, slope in zip(runs, slopes, strict=True) if slope is not None]
             if len(reaching) != 1:
-                constraint = "layers that the outputs depend on by exactly one run in a forward pass"
+                constraint = (
+                    "layers that the outputs depend on by exactly one run in a forward pass: choose them by layers="
+                )
                 raise InvalidValueError("layers", self.get_name(), constraint, f"{name!r} with {len(reaching)} runs")
             used[name] = reaching[0]
         return used

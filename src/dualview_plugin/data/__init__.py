@@ -7,7 +7,6 @@ from dualview_plugin.data.labels import LabelFunction
 from dualview_plugin.data.loaders import kept_generator, n_samples_in_order
 from dualview_plugin.data.ranges import RangeResult, RangeStream
 from dualview_plugin.data.seen_samples import SeenSamples
-from dualview_plugin.data.stamp import Stamp
 from dualview_plugin.data.test_inputs import Inputs, TestInputs
 from dualview_plugin.data.training_data import TrainData, TrainingData
 
@@ -20,7 +19,6 @@ __all__ = [
     "RangeStream",
     "SamplesDigest",
     "SeenSamples",
-    "Stamp",
     "TestInputs",
     "TrainData",
     "TrainingData",

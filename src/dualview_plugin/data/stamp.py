@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,6 +19,7 @@ DEPTH = 8  # of datasets that wrap datasets
 _LABEL_BYTES = 2**22  # an array with several numbers for each sample that takes more is none of labels
 
 
+_FEW = 1000  # entries that tell most arrays from blank ones
 # What a dataset says of itself: a digest for each attribute, by its dotted name.
 Stamp: TypeAlias = dict[str, bytes]
 
@@ -42,6 +44,26 @@ def dataset_stamp(dataset: Any) -> Stamp:
 def values_at(dataset: Any, names: Collection[str]) -> frozenset[int]:
     """The ids of the attributes of these names."""
     return frozenset(id(value) for name, value, _ in _held(dataset, "", DEPTH) if name in names)
+
+
+def blank_names(dataset: Any) -> frozenset[str]:
+    """The names of attributes that hold nothing yet: one number or None throughout, NaN, or an empty dictionary."""
+    return frozenset(name for name, value, _ in _held(dataset, "", DEPTH) if _is_blank(value))
+
+
+def _is_blank(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return not value
+    if isinstance(value, list):
+        return bool(value) and all(entry is value[0] for entry in value) and (value[0] is None or _is_number(value[0]))
+    if isinstance(value, Tensor):
+        if not value.numel() or value.is_meta or value.layout is not torch.strided or value.is_quantized:
+            return False
+        first = value.flatten()[:_FEW], value
+        return all(bool((part == value.flatten()[0]).all() or (part != part).all()) for part in first)
+    if isinstance(value, np.ndarray) and value.size and not value.dtype.hasobject and value.dtype.names is None:
+        return all(bool((part == value.flat[0]).all() or (part != part).all()) for part in (value.flat[:_FEW], value))
+    return False
 
 
 def _held(dataset: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any, Iterator[bytes]]]:

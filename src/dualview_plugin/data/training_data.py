@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -27,14 +25,13 @@ from dualview_plugin.data.loaders import (
     refuse_columns,
     sequential_loader,
 )
+from dualview_plugin.data.reading_notes import ReadingNotes
 from dualview_plugin.data.samples import probe_indices
-from dualview_plugin.data.stamp import Stamp, dataset_stamp, values_at
+from dualview_plugin.data.stamp import values_at
 from dualview_plugin.errors import InvalidTypeError
 
 TrainData: TypeAlias = "Dataset[Any] | DataLoader[Any]"
 PARAMETER = "train_dataset"
-# Names of attributes that readings were seen to change, of each dataset for all who read it.
-_NOTES: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 class TrainingData:
@@ -67,7 +64,7 @@ class TrainingData:
         check_dataset(self.dataset, owner, PARAMETER)
         if label_fn is None:
             refuse_columns(self.dataset, owner, PARAMETER)
-        self._notes = _notes_of(self.dataset)
+        self._notes = ReadingNotes.of(self.dataset)
         self._first: Any = None  # the structure of the first batch
         self.loader = data if isinstance(data, DataLoader) else sequential_loader(self.dataset, batch_size)
         check_loader(self.loader, owner, PARAMETER)
@@ -85,7 +82,7 @@ class TrainingData:
         with (
             tqdm(total=len(self), desc=description, disable=not show_progress, leave=False) as bar,
             kept_generators(self.dataset),
-            self.noting(),
+            self._notes.many(self.dataset),
         ):
             for batch, size in counted_batches(self.loader, self.owner, PARAMETER):
                 inputs, labels = self._checked(batch, size)
@@ -122,7 +119,7 @@ class TrainingData:
                         drawn.append(range(start, min(start + size, rows.stop)))
                         yield list(drawn[-1])
 
-        with kept_generators(self.dataset), self.noting():
+        with kept_generators(self.dataset), self._notes.many(self.dataset):
             for batch in iterated(loader_of_batches(self.loader, Batches())):
                 rows = drawn.popleft()
                 yield rows, *self._checked(batch, len(rows))
@@ -177,7 +174,7 @@ class TrainingData:
 
         Data in memory whose labels a function makes are gone through.
         """
-        known = known_content(self.dataset, values_at(self.dataset, self._notes))
+        known = known_content(self.dataset, values_at(self.dataset, self._notes.filled))
         collate = f"{getattr(self.loader.collate_fn, '__module__', '')}.{type(self.loader.collate_fn).__qualname__}"
         digest = SamplesDigest()
         if known.whole and self.loader.collate_fn is default_collate and type(self.loader) is DataLoader:
@@ -186,32 +183,30 @@ class TrainingData:
             for inputs, labels in self.batches():
                 digest.update(inputs, labels)
             return KnownContent(f"{known.digest}{digest.hexdigest()}", whole=True)
-        with self.noting():
+        with self._notes.many(self.dataset):
             for index in self._positions(n_probes):
                 digest.update(*self.at([index]))
         return KnownContent(f"{known.digest}{digest.hexdigest()}{collate}", whole=False)
 
-    def stamp(self) -> Stamp:
-        """What changes when the dataset grows, or when labels or tensors that it holds change."""
-        return dataset_stamp(self.dataset)
+    def learn_at(self, indices: list[int]) -> tuple[Batch, Tensor]:
+        """:meth:`at`; what changes in the dataset meanwhile is taken for an effect of reading from now on."""
+        with self._notes.few(self.dataset, indices):
+            return self.at(indices)
 
-    def has_changed(self, since: Stamp) -> bool:
-        """Whether the stamp is another than an earlier one, but for attributes that readings change."""
-        now = self.stamp()
-        return any(now.get(name) != since.get(name) for name in {*now, *since} - self._notes)
+    def again_at(self, indices: list[int]) -> tuple[Batch, Tensor]:
+        """:meth:`at`, of positions that were read before; another effect of reading than those known is a change."""
+        with self._notes.many(self.dataset):
+            return self.at(indices)
 
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """A block that reads samples: the attributes that it changes are no sign of other data from now on.
+    @property
+    def version(self) -> int:
+        """Another number once labels or tensors that the dataset holds are changed otherwise than by being read."""
+        self._notes.look(self.dataset)
+        return self._notes.version
 
-        Some datasets write to themselves when they are read: caches of what they decode, counters, buffers.
-        """
-        before = self.stamp()
-        try:
-            yield
-        finally:
-            after = self.stamp()
-            self._notes |= {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    def accept(self) -> None:
+        """Take the dataset as it is now for what it was, as of a copy."""
+        self._notes.accept(self.dataset)
 
     def _checked(self, batch: Any, size: int) -> tuple[Batch, Tensor]:
         """A batch as a pair of inputs and labels with one row for each sample."""
@@ -234,11 +229,3 @@ class TrainingData:
         same = structure(batch) == structure(self._first)
         ordered: Batch = ordered_like(batch, self._first) if same else batch
         return ordered
-
-
-def _notes_of(dataset: Any) -> set[str]:
-    """The names of attributes that readings of a dataset change, as far as seen; to be added to."""
-    try:
-        return _NOTES.setdefault(dataset, set())
-    except TypeError:  # it has no hash, or no weak references
-        return set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 import warnings
@@ -17,6 +18,8 @@ from dualview_plugin.network import fingerprint
 from dualview_plugin.storage import Claim, DamagedFileError, read_saved, write_saved
 
 _WAIT = 0.005  # seconds between two looks at a part that another process computes
+_PATIENCE = 1.0  # seconds in which processes that are in step have read the last sum
+_LEFTOVER = 24 * 3600  # seconds after which nobody works on a sum whose folder has not changed
 # Sums before the present one whose files are kept, for processes that are still reading them.
 _KEPT_SUMS = 2
 
@@ -38,6 +41,7 @@ class Exchange:
         self._work, self._rank, self._world_size = work, rank, world_size
         self._ranges = work.ranges(world_size)
         self._used: list[Path] = []
+        self._remove_leftovers()
         self._writable = True
 
     def __call__(self, name: str, *inputs: Tensor) -> Tensor:
@@ -125,6 +129,21 @@ class Exchange:
             return
         if everybody:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Drop the files of the last sums, once others have had time to read them."""
+        patience = time.monotonic() + _PATIENCE
+        while any(folder.exists() for folder in self._used) and time.monotonic() < patience:
+            time.sleep(_WAIT)
+        while self._used:
+            shutil.rmtree(self._used.pop(), ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """Drop the files of sums that processes which were killed have left behind, days ago."""
+        with contextlib.suppress(OSError):
+            for folder in self._work.folder.glob("sum-*"):
+                if time.time() - folder.stat().st_mtime > _LEFTOVER and not folder.is_symlink():
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _cannot_write(self, error: OSError) -> None:
         """Said once."""

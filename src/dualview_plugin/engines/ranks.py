@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing
 
 from dualview_plugin.engines.exchange import Exchange
 from dualview_plugin.engines.local import LocalEngine
@@ -38,7 +38,7 @@ class RanksEngine(LocalEngine):
 
     def summing(self, work: SumWork, /) -> AbstractContextManager[Total | None]:
         """All ranks add up together; see :class:`Engine`."""
-        return nullcontext(Exchange(work, self.rank, self.world_size))
+        return closing(Exchange(work, self.rank, self.world_size))
 
 
 def _rank() -> tuple[int, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -18,6 +20,7 @@ from dualview_plugin.sums import Total
 from dualview_plugin.validation import check_integer, check_positive
 
 _TASKS_PER_ACTOR = 2  # one that runs and one that waits
+_PATIENCE = 3.0  # seconds in which actors of a former pool should have ended
 
 
 class RayEngine:
@@ -30,7 +33,8 @@ class RayEngine:
     ``ray.init`` with its address.
 
     Args:
-        n_workers: actors; None: one for each CPU, or for each GPU if ``num_gpus``.
+        n_workers: actors at most; None: one for each CPU, or for each GPU if ``num_gpus``. There are never more than
+            are free when the work begins.
         num_gpus: GPUs of each actor, fractions allowed. The network must then be on the GPU.
         num_cpus: CPUs of each actor.
 
@@ -94,10 +98,8 @@ class RayEngine:
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
         shared = ray.put(given)  # held until the end: an actor that is restarted asks for it again
-        resources = ray.cluster_resources()
-        n_free = int(resources.get("GPU", 0) / self.num_gpus if self.num_gpus else resources["CPU"] / self.num_cpus)
         options = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "max_restarts": -1, "max_task_retries": -1}
-        n_actors = min(self.n_workers or max(1, n_free), n_tasks)
+        n_actors = min(self._n_actors(ray), n_tasks)
         actors = [ray.remote(**options)(kind).remote(shared) for _ in range(n_actors)]
         try:
             yield actors
@@ -105,6 +107,23 @@ class RayEngine:
             for actor in actors:
                 ray.kill(actor)
             del shared
+
+    def _n_actors(self, ray: ModuleType) -> int:
+        """As many actors as wanted, and no more than are free: one that waits for its turn would hold up all others.
+
+        What a former pool had is free a moment after its end.
+        """
+        wanted = min(self.n_workers or sys.maxsize, self._fitting(ray.cluster_resources()))
+        patience = time.monotonic() + _PATIENCE
+        while (n_free := self._fitting(ray.available_resources())) < wanted and time.monotonic() < patience:
+            time.sleep(0.1)
+        return max(1, min(wanted, n_free))
+
+    def _fitting(self, resources: dict[str, float]) -> int:
+        """How many actors these resources are enough for."""
+        if self.num_gpus:
+            return int(resources.get("GPU", 0) / self.num_gpus)
+        return int(resources.get("CPU", 0) / self.num_cpus)
 
     def _start(self, running: dict[Any, tuple[int, Any]], waiting: Any, actor: Any, store: ShardStore) -> None:
         """Give an actor the next shard, if there is one."""

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from dualview_plugin.batches import Batch, alike, concatenated, leaves, n_rows, rows_of, same_values, split, structure
-from dualview_plugin.data import Stamp, TrainingData
+from dualview_plugin.data import TrainingData
 from dualview_plugin.errors import DualViewError, InvalidValueError, RandomDataWarning, RandomNetworkWarning
 from dualview_plugin.features.extraction import FeatureExtractor, check_finite, check_labels
 from dualview_plugin.network import (
     Placement,
+    allow_autocast,
     end_in_sigmoid,
     guest,
     kept_weights,
@@ -48,7 +49,7 @@ class Probe:
         repeats: whether the network gives the same answer twice.
         plain: names of the network's plain tensors that a forward pass leaves alone, so that they identify it.
         checksum: of the network's weights and of these tensors.
-        stamp: of the dataset.
+        version: of the dataset.
         dtype: the precision in which answers are compared.
     """
 
@@ -62,7 +63,7 @@ class Probe:
     plain: frozenset[str]
     checksum: tuple[int, ...]
     n_train: int
-    stamp: Stamp
+    version: int
     dtype: torch.dtype
 
     @property
@@ -86,8 +87,10 @@ class Probe:
         """What has changed in the data, in a few words; None: nothing that their number, labels and the probe show."""
         if len(data) != self.n_train:
             return f"{len(data)} samples in place of {self.n_train}"
-        inputs, labels = data.at(self.indices)
-        if data.has_changed(self.stamp) or not torch.equal(labels, self.labels):
+        if data.version != self.version:
+            return "other labels or samples"
+        inputs, labels = data.again_at(self.indices)
+        if not torch.equal(labels, self.labels):
             return "other labels or samples"
         if self.repeatable and not _same_placed(self.inputs, inputs, padded=False):
             return "other inputs"
@@ -139,12 +142,17 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
     """
     model = extractor.model
     place = Placement.of(model)
-    with guest(model), kept_weights(model), data.noting():
+    with guest(model), kept_weights(model):
         indices = data.probe_indices()
-        raw, labels = data.at(indices)
+        raw, labels = data.learn_at(indices)
         inputs = place(raw)
         extractor.doubles_single = False
-        features, logits, plain = _first_answers(extractor, inputs, owner)
+        try:
+            features, logits, plain = _first_answers(extractor, inputs, owner)
+        except InvalidValueError:
+            if not allow_autocast(model):
+                raise
+            features, logits, plain = _first_answers(extractor, inputs, owner)
         check_labels(labels, logits.shape[1], owner)
         check_finite(features, logits, "train_dataset", owner, among=indices)
         _refuse_sigmoid(extractor, inputs, logits, owner)
@@ -153,7 +161,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
         dtype = place.dtype or logits.dtype
         repeats = _repeats(extractor, inputs, logits, dtype, owner)
         if repeats and n_rows(inputs) > 1:
-            singles = [data.at([index]) for index in indices] if repeatable else []
+            singles = [data.again_at([index]) for index in indices] if repeatable else []
             _check_collation(singles, raw, labels, owner)
             rows = [place(single) for single, _ in singles] or list(split(inputs, 1))
             extractor.doubles_single = _loses_batch_axis(extractor, rows[0])
@@ -163,7 +171,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
     with guest(model):
         checksum = weights_checksum(model, plain)
     return Probe(
-        indices, inputs, labels, features, logits, repeatable, repeats, plain, checksum, len(data), data.stamp(), dtype
+        indices, inputs, labels, features, logits, repeatable, repeats, plain, checksum, len(data), data.version, dtype
     )
 
 
@@ -231,7 +239,7 @@ def _answers(extractor: FeatureExtractor, inputs: Batch, seed: int = 0) -> tuple
 
 def _is_repeatable(data: TrainingData, indices: list[int], inputs: Batch, owner: str) -> bool:
     """Whether other readings, one of them backwards, give the same inputs; warns if not."""
-    readings = data.at(indices)[0], data.at(indices[::-1])[0]
+    readings = data.learn_at(indices)[0], data.again_at(indices[::-1])[0]
     repeatable = same_values(readings[0], inputs) and _same_rows(readings[1], inputs)
     if not repeatable:
         warnings.warn(

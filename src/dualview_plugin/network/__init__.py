@@ -1,6 +1,7 @@
 """The user's network as a guest: what leaves it untouched, where it lives, and which one it is."""
 
 from dualview_plugin.network.activations import differentiable_at, only_point
+from dualview_plugin.network.arithmetic import allow_autocast
 from dualview_plugin.network.caller import Caller, Forward, checked_function
 from dualview_plugin.network.guest import (
     evaluating,
@@ -32,6 +33,7 @@ __all__ = [
     "Caller",
     "Forward",
     "Placement",
+    "allow_autocast",
     "are_probabilities",
     "byte_view",
     "checked_function",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -26,23 +28,52 @@ def plain_arithmetic(model: nn.Module) -> Iterator[None]:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         if all(parameter.dtype in (torch.float32, torch.float64) for parameter in model.parameters()):
-            stack.enter_context(_no_autocast())
+            stack.enter_context(_no_autocast(model))
         yield
 
 
 @contextmanager
-def _no_autocast() -> Iterator[None]:
-    """``torch.autocast`` in the forward of a network of float32 weights has no effect, as where a training wrapped it.
+def _no_autocast(model: nn.Module) -> Iterator[None]:
+    """``torch.autocast`` in a network's own forward has no effect in this thread, as where a training wrapped it.
 
-    Neither rules of relevance nor tests of gradients would know in which precision a layer has computed.
+    Neither rules of relevance nor tests of gradients would know in which precision a layer has computed. Networks that
+    :func:`allow_autocast` has noted keep it.
     """
-    own = torch.autocast.__enter__, torch.autocast.__exit__
-    torch.autocast.__enter__ = lambda self: self  # type: ignore[method-assign]
-    torch.autocast.__exit__ = lambda *_: False  # type: ignore[method-assign]
+    kind: Any = torch.autocast
+    own_enter, own_exit = kind.__enter__, kind.__exit__
+    thread = threading.get_ident()
+
+    def enter(self: Any) -> Any:
+        if threading.get_ident() != thread or model in _allowed:
+            return own_enter(self)
+        _set_aside.add(model)
+        self._n_set_aside = getattr(self, "_n_set_aside", 0) + 1
+        return self
+
+    def leave(self: Any, *error: Any) -> Any:
+        if not getattr(self, "_n_set_aside", 0):
+            return own_exit(self, *error)
+        self._n_set_aside -= 1
+        return False
+
+    kind.__enter__, kind.__exit__ = enter, leave
     try:
         yield
     finally:
-        torch.autocast.__enter__, torch.autocast.__exit__ = own  # type: ignore[method-assign]
+        kind.__enter__, kind.__exit__ = own_enter, own_exit
+
+
+# Networks whose autocast was set aside, and those that do not work without it.
+_set_aside: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_allowed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def allow_autocast(model: nn.Module) -> bool:
+    """Let a network that has failed autocast from now on, if that may be why; returns whether it may."""
+    may_help = model in _set_aside and model not in _allowed
+    if may_help:
+        _allowed.add(model)
+    return may_help
 
 
 @contextmanager
@@ -51,12 +82,20 @@ def _no_cached_weights() -> Iterator[None]:
 
     A pass without gradients would leave weights without a graph in the cache, for later passes and for the user's own.
     """
-    own = parametrize._cache_enabled, parametrize._cache
-    parametrize._cache_enabled, parametrize._cache = 0, {}
+    own, forgetful = parametrize._cache, _Forgetful()
+    parametrize._cache = forgetful
     try:
         yield
     finally:
-        parametrize._cache_enabled, parametrize._cache = own
+        if parametrize._cache is forgetful:  # else another thread has left such a block, and dropped the cache
+            parametrize._cache = own
+
+
+class _Forgetful(dict[Any, Any]):
+    """A cache that keeps nothing."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -103,7 +102,7 @@ class NetworkAndData:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a copy: with what its data have to say of themselves, if they are those of the probe."""
-        unchanged = self._probe is not None and not self._data.has_changed(self._probe.stamp)
+        unchanged = self._probe is not None and self._probe.version == self._data.version
         return {**self.__dict__, "_unchanged": unchanged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -111,7 +110,7 @@ class NetworkAndData:
         unchanged = state.pop("_unchanged", False)
         self.__dict__.update({**state, "_visiting": False, "_known": None})  # of calls in progress
         if self._probe is not None and unchanged:
-            self._probe = replace(self._probe, stamp=self._data.stamp())
+            self._data.accept()
 
     def _change(self) -> str | None:
         """What has changed since the probe was taken, as a sentence."""
