@@ -309,6 +309,75 @@ def test_what_a_reading_writes_is_no_change_of_the_data(kind: str, wrapped: bool
         method.attribute(TEST)
 
 
+class Lazy(Held):
+    """Finds its labels when it is first read; equal to every other one."""
+
+    def __getitem__(self, index: int) -> Any:
+        if not self.targets:
+            self.targets += self.source
+        return self.x[index], self.targets[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lazy)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+def test_an_edit_of_what_a_reading_has_filled_is_a_change() -> None:
+    x, y = _data()
+    data = Lazy(lambda *_: None, x=x, source=y.tolist(), targets=[])
+    first = _method(data).fit()
+    second = _method(data).fit()  # of data that no reading changes any more
+    for method in (first, second):
+        method.attribute(TEST)
+    data.targets[HIDDEN] = (data.targets[HIDDEN] + 1) % 3
+    for method in (first, second):
+        with pytest.raises(StaleFitError, match="other labels or samples"):
+            method.attribute(TEST)
+
+
+def test_equal_datasets_have_their_own_changes() -> None:
+    x, y = _data()
+    _method(Lazy(lambda *_: None, x=x, source=y.tolist(), targets=[])).fit()
+    data = Lazy(lambda *_: None, x=x, source=[], targets=y.tolist())
+    method = _method(data).fit()
+    data.targets[HIDDEN] = (data.targets[HIDDEN] + 1) % 3
+    with pytest.raises(StaleFitError, match="other labels or samples"):
+        method.attribute(TEST)
+
+
+def test_an_edit_during_a_reading_is_a_change() -> None:
+    x, y = _data()
+    targets, edits = y.tolist(), list[int]()
+
+    def read(_: Any, index: int) -> Any:
+        if index == N - 1 and edits:  # as another thread may do meanwhile
+            targets[edits.pop()] += 1
+        return x[index], int(y[index])
+
+    method = _method(Held(read, targets=targets))
+    method.attribute(TEST)
+    edits.append(HIDDEN)
+    method.fit()
+    with pytest.raises(StaleFitError, match="other labels or samples"):
+        method.attribute(TEST)
+
+
+def test_data_that_are_rewritten_when_they_are_read_are_known_by_their_content(tmp_path: Path) -> None:
+    x, y = _data()
+
+    def read(self: Any, index: int) -> Any:
+        self.x[index] = self.x[index].clamp(-9, 9)
+        return self.x[index].clone(), int(y[index])
+
+    _method(Held(read, x=x.clone()), cache_dir=tmp_path).fit()
+    x[HIDDEN, 0] += 3
+    other = _method(Held(read, x=x), cache_dir=tmp_path).fit()
+    assert other.store_ is not None
+    assert other.store_.n_computed == 1
+
+
 def test_a_label_that_a_function_changes_gets_another_store(tmp_path: Path) -> None:
     x, y = _data()
 

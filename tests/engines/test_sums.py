@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,17 @@ def test_a_process_without_the_others_computes_all_parts(tmp_path: Path) -> None
         torch.testing.assert_close(total("weighted", weights), weights @ VALUES)
     assert summands.asked == [(3, 6), (6, 10), (0, 3)] * 7
     assert len(list(tmp_path.iterdir())) == 3  # no more, however many sums there are
+    total.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_long_ago_is_removed(tmp_path: Path) -> None:
+    for name, age in (("sum-old", 2 * 24 * 3600), ("sum-new", 60), ("shard", 2 * 24 * 3600)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part-0000.zip").touch()
+        os.utime(tmp_path / name, (0, time.time() - age))
+    exchange(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"sum-new", "shard"}
 
 
 def test_parts_that_are_there_are_read(tmp_path: Path) -> None:
@@ -144,7 +157,7 @@ def test_ranks_share_hessians_and_newtons_sums(name: str, tmp_path: Path) -> Non
     assert other
     if name != "exact":  # nobody computes much of what the other one has computed
         assert max(len(mine), len(other)) < 0.75 * len(mine + other)
-    assert not list(tmp_path.rglob("*.lock"))
+    assert not [*tmp_path.rglob("*.lock"), *tmp_path.rglob("sum-*")]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.data import TensorDataset
 
-from dualview_plugin import GradCos, GradientSimilarity, TracIn
+from dualview_plugin import DualView, GradCos, GradientSimilarity, TracIn
 from dualview_plugin.network.arithmetic import _precision_settings, plain_arithmetic
 
 TEST = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
@@ -41,6 +42,66 @@ def test_a_cache_of_parametrized_weights_has_no_effect(kind: Any) -> None:
         original = network[0].parametrizations.weight.original0
         (gradient,) = torch.autograd.grad(network(TEST).sum(), original)
     assert bool(gradient.any())
+
+
+def test_another_thread_may_leave_its_cache_meanwhile() -> None:
+    network, inside, leave = _network(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with parametrize.cached():
+            network[0].weight  # noqa: B018
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(60)
+    with plain_arithmetic(network):
+        leave.set()
+        thread.join()
+    assert parametrize._cache_enabled == 0
+    before = network[0].weight.detach().clone()
+    with torch.no_grad():
+        network[0].parametrizations.weight.original0.mul_(2)
+    assert torch.equal(network[0].weight, 2 * before)
+
+
+def test_another_thread_keeps_its_autocast() -> None:
+    found: list[torch.dtype] = []
+
+    def other() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(nn.functional.linear(TEST, TEST).dtype)
+
+    with plain_arithmetic(_network()):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        other()
+    assert found == [torch.bfloat16, torch.float32]
+
+
+class Casting(nn.Module):
+    """Casts by itself, and works in autocast alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.fc = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = self.first(x.bfloat16()).relu()
+        return self.fc(hidden.float())
+
+
+def test_a_network_that_needs_autocast_has_it() -> None:
+    torch.manual_seed(0)
+    model = Casting()
+    features = DualView(model, "fc", _data(), C=0.5, show_progress=False).fit().extract(TEST)
+    with torch.no_grad():
+        expected = model.first(TEST).relu(), model(TEST)
+    torch.testing.assert_close(tuple(part.detach() for part in features), expected, rtol=2e-2, atol=2e-2)
+    assert bool(GradientSimilarity(model, "fc", _data(), show_progress=False).attribute(TEST).isfinite().all())
 
 
 @contextmanager
