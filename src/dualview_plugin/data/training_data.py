@@ -204,6 +204,11 @@ class TrainingData:
         self._notes.look(self.dataset)
         return self._notes.version
 
+    @property
+    def last_version(self) -> int:
+        """:attr:`version` as of the last reading: nothing is looked at."""
+        return self._notes.version
+
     def accept(self) -> None:
         """Take the dataset as it is now for what it was, as of a copy."""
         self._notes.accept(self.dataset)

@@ -87,10 +87,8 @@ class Probe:
         """What has changed in the data, in a few words; None: nothing that their number, labels and the probe show."""
         if len(data) != self.n_train:
             return f"{len(data)} samples in place of {self.n_train}"
-        if data.version != self.version:
-            return "other labels or samples"
-        inputs, labels = data.again_at(self.indices)
-        if not torch.equal(labels, self.labels):
+        inputs, labels = data.again_at(self.indices)  # which looks for changes first
+        if data.last_version != self.version or not torch.equal(labels, self.labels):
             return "other labels or samples"
         if self.repeatable and not _same_placed(self.inputs, inputs, padded=False):
             return "other inputs"
