@@ -167,8 +167,11 @@ def _are_scaled(found: Tensor, rows: Tensor, weights: Tensor) -> bool:
     expected = rows.flatten(1) * weights.to(rows)[:, None]
     errors = torch.linalg.vector_norm(found.flatten(1) - expected, dim=1, dtype=torch.float64)
     sizes = torch.linalg.vector_norm(expected, dim=1, dtype=torch.float64)
-    floor = torch.finfo(found.dtype).eps * sizes.max()  # of rows that are rounding beside the others
-    return bool(((errors <= tolerance * sizes + floor) | ~(errors + sizes).isfinite()).all())
+    known = (errors + sizes).isfinite()
+    floor = (
+        torch.finfo(found.dtype).eps * torch.where(known, sizes, 0.0).max()
+    )  # of rows that are rounding beside others
+    return bool(((errors <= tolerance * sizes + floor) | ~known).all())
 
 
 def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> bool:
