@@ -132,7 +132,7 @@ class DataAttribution(FittedMethod, BlocksOfTests, Attribution, DataInfluence): 
         self.model = self.forward_func = self.extractor.model
         self.final_fc_layer, self.train_dataset = final_fc_layer, train_dataset
         self.batch_size = check_integer(batch_size, "batch_size", owner)
-        self.show_progress = check_flag(show_progress, "show_progress", self.get_name())
+        self.show_progress = check_flag(show_progress, "show_progress", owner)
         self.cache_dir = cache_dir
         self._storage = Storage.of(cache_dir, owner)
         self._data = TrainingData(train_dataset, self.batch_size, owner, label_fn, self.output)

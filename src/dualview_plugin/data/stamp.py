@@ -59,11 +59,14 @@ def _is_blank(value: Any) -> bool:
     if isinstance(value, Tensor):
         if not value.numel() or value.is_meta or value.layout is not torch.strided or value.is_quantized:
             return False
-        first = value.flatten()[:_FEW], value
-        return all(bool((part == value.flatten()[0]).all() or (part != part).all()) for part in first)
-    if isinstance(value, np.ndarray) and value.size and not value.dtype.hasobject and value.dtype.names is None:
-        return all(bool((part == value.flat[0]).all() or (part != part).all()) for part in (value.flat[:_FEW], value))
-    return False
+        return _is_constant(value.flatten())
+    plain = isinstance(value, np.ndarray) and value.size and not value.dtype.hasobject and value.dtype.names is None
+    return bool(plain) and _is_constant(value.reshape(-1))
+
+
+def _is_constant(entries: Any) -> bool:
+    """Whether all entries (n,) are the first one, or NaN; few of them are looked at first."""
+    return all(bool((part == entries[0]).all() or (part != part).all()) for part in (entries[:_FEW], entries))
 
 
 def _held(dataset: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any, Iterator[bytes]]]:

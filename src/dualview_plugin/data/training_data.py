@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -82,7 +83,7 @@ class TrainingData:
         with (
             tqdm(total=len(self), desc=description, disable=not show_progress, leave=False) as bar,
             kept_generators(self.dataset),
-            self._notes.many(self.dataset),
+            self.reading(),
         ):
             for batch, size in counted_batches(self.loader, self.owner, PARAMETER):
                 inputs, labels = self._checked(batch, size)
@@ -119,7 +120,7 @@ class TrainingData:
                         drawn.append(range(start, min(start + size, rows.stop)))
                         yield list(drawn[-1])
 
-        with kept_generators(self.dataset), self._notes.many(self.dataset):
+        with kept_generators(self.dataset), self.reading():
             for batch in iterated(loader_of_batches(self.loader, Batches())):
                 rows = drawn.popleft()
                 yield rows, *self._checked(batch, len(rows))
@@ -183,7 +184,7 @@ class TrainingData:
             for inputs, labels in self.batches():
                 digest.update(inputs, labels)
             return KnownContent(f"{known.digest}{digest.hexdigest()}", whole=True)
-        with self._notes.many(self.dataset):
+        with self.reading():
             for index in self._positions(n_probes):
                 digest.update(*self.at([index]))
         return KnownContent(f"{known.digest}{digest.hexdigest()}{collate}", whole=False)
@@ -193,10 +194,9 @@ class TrainingData:
         with self._notes.few(self.dataset, indices):
             return self.at(indices)
 
-    def again_at(self, indices: list[int]) -> tuple[Batch, Tensor]:
-        """:meth:`at`, of positions that were read before; another effect of reading than those known is a change."""
-        with self._notes.many(self.dataset):
-            return self.at(indices)
+    def reading(self) -> AbstractContextManager[None]:
+        """A block that reads samples: effects on the dataset other than :meth:`learn_at` has seen are changes."""
+        return self._notes.many(self.dataset)
 
     @property
     def version(self) -> int:

@@ -87,7 +87,8 @@ class Probe:
         """What has changed in the data, in a few words; None: nothing that their number, labels and the probe show."""
         if len(data) != self.n_train:
             return f"{len(data)} samples in place of {self.n_train}"
-        inputs, labels = data.again_at(self.indices)  # which looks for changes first
+        with data.reading():  # which looks for changes first
+            inputs, labels = data.at(self.indices)
         if data.last_version != self.version or not torch.equal(labels, self.labels):
             return "other labels or samples"
         if self.repeatable and not _same_placed(self.inputs, inputs, padded=False):
@@ -159,7 +160,8 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
         dtype = place.dtype or logits.dtype
         repeats = _repeats(extractor, inputs, logits, dtype, owner)
         if repeats and n_rows(inputs) > 1:
-            singles = [data.again_at([index]) for index in indices] if repeatable else []
+            with data.reading():
+                singles = [data.at([index]) for index in indices] if repeatable else []
             _check_collation(singles, raw, labels, owner)
             rows = [place(single) for single, _ in singles] or list(split(inputs, 1))
             extractor.doubles_single = _loses_batch_axis(extractor, rows[0])
@@ -237,7 +239,9 @@ def _answers(extractor: FeatureExtractor, inputs: Batch, seed: int = 0) -> tuple
 
 def _is_repeatable(data: TrainingData, indices: list[int], inputs: Batch, owner: str) -> bool:
     """Whether other readings, one of them backwards, give the same inputs; warns if not."""
-    readings = data.learn_at(indices)[0], data.again_at(indices[::-1])[0]
+    readings = [data.learn_at(indices)[0]]
+    with data.reading():
+        readings.append(data.at(indices[::-1])[0])
     repeatable = same_values(readings[0], inputs) and _same_rows(readings[1], inputs)
     if not repeatable:
         warnings.warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,14 +122,14 @@ class BatchPass:
         Cost: one backward pass to the layers' outputs, without gradients in parameters.
         """
         weights = self._weights()
-        uses = [(name, use) for name in names for use in self._by_name[name]]
-        deltas = self._deltas((weights * self.chosen).sum(), [use.call for _, use in uses])
+        uses = {id(use.call): use for name in names for use in self._by_name[name]}  # one of each call
+        deltas = self._deltas((weights * self.chosen).sum(), [use.call for use in uses.values()])
         wrong = {
-            name
-            for (name, use), found in zip(uses, deltas, strict=True)
+            call
+            for (call, use), found in zip(uses.items(), deltas, strict=True)
             if found is None or not _are_scaled(found, use.delta, weights)
         }
-        return set(names) - wrong
+        return {name for name in names if not any(id(use.call) in wrong for use in self._by_name[name])}
 
     def _weights(self) -> Tensor:
         """A random weight for each sample, between a half and one and a half."""
@@ -163,15 +164,17 @@ def _are_scaled(found: Tensor, rows: Tensor, weights: Tensor) -> bool:
     """
     if found.shape != rows.shape:
         return False
-    tolerance = min(_LARGEST_ROUNDING, _ROUNDING * torch.finfo(found.dtype).eps ** 0.5)
     expected = rows.flatten(1) * weights.to(rows)[:, None]
     errors = torch.linalg.vector_norm(found.flatten(1) - expected, dim=1, dtype=torch.float64)
     sizes = torch.linalg.vector_norm(expected, dim=1, dtype=torch.float64)
     known = (errors + sizes).isfinite()
-    floor = (
-        torch.finfo(found.dtype).eps * torch.where(known, sizes, 0.0).max()
-    )  # of rows that are rounding beside others
-    return bool(((errors <= tolerance * sizes + floor) | ~known).all())
+    floor = torch.finfo(found.dtype).eps * torch.where(known, sizes, 0.0).max()  # what is below is rounding
+    return bool(((errors <= _tolerance(found.dtype) * sizes + floor) | ~known).all())
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """The relative difference that rounding may make."""
+    return min(_LARGEST_ROUNDING, _ROUNDING * math.sqrt(torch.finfo(dtype).eps))
 
 
 def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> bool:
@@ -179,11 +182,10 @@ def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> 
 
     Gradients that are not finite cannot be compared, and pass.
     """
-    tolerance = min(_LARGEST_ROUNDING, _ROUNDING * torch.finfo(expected.dtype).eps ** 0.5)
     if isinstance(found, OuterProducts):
         sizes = found.squared_norms().sqrt()
         error = found.distance(weights, expected)
     else:
         sums, sizes = weights.to(found) @ found, exact_norms(found)
         error = torch.linalg.vector_norm(sums - expected.flatten(), dtype=torch.float64)
-    return bool((error <= tolerance * sizes.sum()) | ~sizes.isfinite().all())
+    return bool((error <= _tolerance(expected.dtype) * sizes.sum()) | ~sizes.isfinite().all())

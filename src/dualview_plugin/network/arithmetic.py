@@ -13,6 +13,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 
+# Networks whose autocast was set aside, and those that do not work without it.
+_set_aside: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_allowed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+# Torch's names for products that are not rounded, and for a setting that nobody has made.
+_FULL = ("none", "ieee")
+
 
 @contextmanager
 def plain_arithmetic(model: nn.Module) -> Iterator[None]:
@@ -61,11 +67,6 @@ def _no_autocast(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         kind.__enter__, kind.__exit__ = own_enter, own_exit
-
-
-# Networks whose autocast was set aside, and those that do not work without it.
-_set_aside: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-_allowed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def allow_autocast(model: nn.Module) -> bool:
@@ -124,9 +125,6 @@ def _full_precision() -> Iterator[None]:
             setting.fp32_precision = "none"  # what all backends have in common
             if setting.fp32_precision != before:
                 setting.fp32_precision = before
-
-
-_FULL = ("none", "ieee")
 
 
 def _precision_settings() -> list[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualview_plugin.data import as_torch_takes_it
+from dualview_plugin.data import as_tensor, as_torch_takes_it
 from dualview_plugin.errors import InvalidTypeError, InvalidValueError
 from dualview_plugin.validation import refuse_masked
 
@@ -25,13 +25,15 @@ def checked_target(target: Target, n_test: int, n_classes: int, owner: str) -> T
     if target is None:
         return None
     refuse_masked(target, "target", owner)
-    if isinstance(target, Tensor) and (target.layout is not torch.strided or target.is_quantized or target.is_meta):
-        raise InvalidTypeError("target", owner, "a dense tensor of integers", f"{target.layout}, {target.dtype}")
-    given = as_torch_takes_it(target) if isinstance(target, np.ndarray) else target
-    try:
-        classes = given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidTypeError("target", owner, "an integer or integers", repr(target)[:80]) from error
+    if isinstance(target, Tensor):
+        classes = as_tensor(target, owner, "target")
+    else:
+        try:
+            classes = torch.as_tensor(
+                as_torch_takes_it(target) if isinstance(target, np.ndarray) else target, device="cpu"
+            )
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidTypeError("target", owner, "an integer or integers", repr(target)[:80]) from error
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise InvalidTypeError("target", owner, "an integer or integers", str(classes.dtype))
     if classes.ndim > 1 or (classes.ndim == 1 and len(classes) != n_test):
