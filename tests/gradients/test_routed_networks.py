@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+from torchvision.models import resnet18, vgg11_bn
 
+from benchmarks.networks import PaperCNN
+from dualview_plugin import GradientSimilarity
 from dualview_plugin.errors import DualViewError, InvalidValueError
 from dualview_plugin.gradients import GaussianProjection, PerSampleGradients, SampleGradients
+from dualview_plugin.gradients.operations import count_operations, may_move_rows
 from tests.conftest import TOLERANCES
 from tests.gradients.networks import gradient_by_gradient
 from tests.gradients.routed_networks import NETWORKS, Squeezing, Writing, make
@@ -182,3 +189,80 @@ def test_values_that_are_not_finite_are_found_in_every_form() -> None:
     inputs[3, 2] = torch.nan
     finite = PerSampleGradients(model)(inputs, LABELS).is_finite()
     assert finite.tolist() == [True, True, True, False, True, True, True]
+
+
+class Sorting(nn.Module):
+    """Sorts its batch by the first feature and puts it back behind, as in front of a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.fc = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = x[:, 0].argsort(descending=True, stable=True)
+        return self.fc(torch.tanh(self.inner(x[order])))[order.argsort()]
+
+
+class Turning(Sorting):
+    """Turns a batch around that begins with a large number, by an operation that others do not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        turns = bool(x[0, 0] > 1)
+        hidden = self.fc(torch.tanh(self.inner(x.flip(0) if turns else x)))
+        return hidden.flip(0) if turns else hidden
+
+
+class Multiplying(Sorting):
+    """Sorts by the product with a matrix."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = torch.eye(len(x), dtype=x.dtype)[x[:, 0].argsort(descending=True, stable=True)]
+        return order.mT @ self.fc(torch.tanh(self.inner(order @ x)))
+
+
+@pytest.mark.parametrize("network", [Sorting, Turning, Multiplying])
+@pytest.mark.parametrize("number", [3, 5, 6, 7, 9])
+def test_a_batch_in_another_order_is_found_whatever_its_number(network: Any, number: int) -> None:
+    """Rows of one key keep their order, so that nothing moves in the batches before."""
+    model, x = network().double(), torch.randn(10, 4, 5, dtype=torch.float64)
+    per_sample = PerSampleGradients(model)
+    x[:, :, 0] = 1.0
+    x[number - 1, 0 if network is Turning else 1, 0] = 2.0
+    for batch in x[: number - 1]:
+        assert_gradients_are(per_sample(batch, LABELS[:4]), gradient_by_gradient(model, batch, LABELS[:4]))
+    with pytest.raises(InvalidValueError, match="see the samples of every batch in their order"):
+        per_sample(x[number - 1], LABELS[:4])
+
+
+def test_usual_networks_are_known_to_keep_the_order() -> None:
+    images, tokens = torch.randn(2, 3, 32, 32), torch.tensor([[1, 2], [3, 4]])
+    text = nn.Sequential(nn.Embedding(7, 5), nn.LayerNorm(5), nn.Flatten(), nn.GELU(), nn.Linear(10, 3))
+    usual = ((resnet18(), images), (vgg11_bn(), images), (PaperCNN(), images[:, :1, :28, :28]), (text, tokens))
+    for model, inputs in usual:
+        assert not may_move_rows(count_operations(model.eval()(inputs)))
+    for model in (Sorting(), Turning(), Multiplying()):
+        assert may_move_rows(count_operations(model(torch.full((2, 5), 2.0))))
+
+
+class Halves(nn.Module):
+    """A body in one precision and a head in another."""
+
+    def __init__(self, body: torch.dtype, head: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.fc = nn.Linear(5, 6).to(body), nn.Linear(6, 3).to(head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(self.body(x.to(self.body.weight.dtype))).to(self.fc.weight.dtype))
+
+
+@pytest.mark.parametrize("types", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_rounding_is_that_of_the_coarser_precision(types: Any) -> None:
+    data = TensorDataset(torch.randn(40, 5), torch.arange(40) % 3)
+    method = GradientSimilarity(Halves(*types), "fc", data, batch_size=8, show_progress=False)
+    found = method.attribute(data.tensors[0][:4], 1)
+    train = gradient_by_gradient(Halves(*types), *data.tensors)
+    test = gradient_by_gradient(Halves(*types), data.tensors[0][:4], torch.ones(4, dtype=torch.int64))
+    expected = test @ (train / train.norm(dim=1, keepdim=True)).mT
+    torch.testing.assert_close(found, expected.to(found), rtol=1e-4, atol=1e-5)

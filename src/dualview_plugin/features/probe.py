@@ -16,6 +16,7 @@ from dualview_plugin.features.extraction import FeatureExtractor, check_finite, 
 from dualview_plugin.network import (
     Placement,
     allow_autocast,
+    coarsest_type,
     end_in_sigmoid,
     guest,
     kept_weights,
@@ -157,7 +158,7 @@ def take_probe(extractor: FeatureExtractor, data: TrainingData, owner: str, chec
         _refuse_sigmoid(extractor, inputs, logits, owner)
         check(features, logits)
         repeatable = _is_repeatable(data, indices, raw, owner)
-        dtype = place.dtype or logits.dtype
+        dtype = coarsest_type(model) or logits.dtype
         repeats = _repeats(extractor, inputs, logits, dtype, owner)
         if repeats and n_rows(inputs) > 1:
             with data.reading():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dualview_plugin.batches import Batch
 from dualview_plugin.gradients.autograd_fallback import at_least_float32, visit_gradients
 from dualview_plugin.gradients.logits import Logits
+from dualview_plugin.gradients.operations import count_operations
 from dualview_plugin.gradients.parameter_uses import LayerCall, count_uses, recorded_calls
 from dualview_plugin.gradients.sample_gradients import OuterProducts, exact_norms, sum_of
 
@@ -61,12 +62,15 @@ class BatchPass:
     Attributes:
         chosen: logit ``target[i]`` of sample i, (n_samples,).
         uses: how many edges of the graph lead to each parameter.
+        operations: how many of each kind are in the graph of all logits.
     """
 
     def __init__(self, logits: Logits, parameters: Mapping[str, nn.Parameter], inputs: Batch, target: Tensor) -> None:
         self._logits, self._parameters = logits, parameters
         with recorded_calls(logits.model, parameters) as calls:
-            self.chosen = logits(inputs).gather(1, target[:, None]).squeeze(1)
+            outputs = logits(inputs)
+        self.chosen = outputs.gather(1, target[:, None]).squeeze(1)
+        self.operations: Counter[str] = count_operations(outputs)
         self.uses: Counter[str] = count_uses(self.chosen, parameters)
         self._by_name = self._group(calls) if calls and self.chosen.requires_grad else {}
 
@@ -127,7 +131,7 @@ class BatchPass:
         wrong = {
             call
             for (call, use), found in zip(uses.items(), deltas, strict=True)
-            if found is None or not _are_scaled(found, use.delta, weights)
+            if found is None or not _are_scaled(found, use.delta, weights, self.chosen.dtype)
         }
         return {name for name in names if not any(id(use.call) in wrong for use in self._by_name[name])}
 
@@ -150,15 +154,15 @@ class BatchPass:
         agree: set[str] = set()
 
         def compare(name: str, expected: Tensor) -> None:
-            if _agree(gradients[name], weights, expected):
+            if _agree(gradients[name], weights, expected, self.chosen.dtype):
                 agree.add(name)
 
         visit_gradients(self._logits, (weights * self.chosen).sum(), parameters, compare)
         return agree
 
 
-def _are_scaled(found: Tensor, rows: Tensor, weights: Tensor) -> bool:
-    """Whether each row of a batch is its weight times another one, up to rounding.
+def _are_scaled(found: Tensor, rows: Tensor, weights: Tensor, precision: torch.dtype) -> bool:
+    """Whether each row of a batch is its weight times another one, up to rounding in this precision and its own.
 
     Rows that are not finite cannot be compared, and pass.
     """
@@ -168,17 +172,24 @@ def _are_scaled(found: Tensor, rows: Tensor, weights: Tensor) -> bool:
     errors = torch.linalg.vector_norm(found.flatten(1) - expected, dim=1, dtype=torch.float64)
     sizes = torch.linalg.vector_norm(expected, dim=1, dtype=torch.float64)
     known = (errors + sizes).isfinite()
-    floor = torch.finfo(found.dtype).eps * torch.where(known, sizes, 0.0).max()  # what is below is rounding
-    return bool(((errors <= _tolerance(found.dtype) * sizes + floor) | ~known).all())
+    floor = _rounding(found.dtype, precision) * torch.where(known, sizes, 0.0).max()  # what is below is rounding
+    return bool(((errors <= _tolerance(found.dtype, precision) * sizes + floor) | ~known).all())
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    """The relative difference that rounding may make."""
-    return min(_LARGEST_ROUNDING, _ROUNDING * math.sqrt(torch.finfo(dtype).eps))
+def _rounding(*dtypes: torch.dtype) -> float:
+    """The rounding unit of the coarsest type."""
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
 
 
-def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> bool:
+def _tolerance(*dtypes: torch.dtype) -> float:
+    """The relative difference that rounding in these types may make."""
+    return min(_LARGEST_ROUNDING, _ROUNDING * math.sqrt(_rounding(*dtypes)))
+
+
+def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor, precision: torch.dtype) -> bool:
     """Whether the weighted sum of the gradients is the expected one, up to rounding of terms of their size.
+
+    Rounding is that of the coarser of their type and this precision.
 
     Gradients that are not finite cannot be compared, and pass.
     """
@@ -188,4 +199,4 @@ def _agree(found: Tensor | OuterProducts, weights: Tensor, expected: Tensor) -> 
     else:
         sums, sizes = weights.to(found) @ found, exact_norms(found)
         error = torch.linalg.vector_norm(sums - expected.flatten(), dtype=torch.float64)
-    return bool((error <= _tolerance(expected.dtype) * sizes.sum()) | ~sizes.isfinite().all())
+    return bool((error <= _tolerance(expected.dtype, precision) * sizes.sum()) | ~sizes.isfinite().all())

@@ -115,18 +115,21 @@ def recorded_calls(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> 
 def count_uses(output: Tensor, parameters: Mapping[str, nn.Parameter]) -> Counter[str]:
     """How many edges of the graph of ``output`` lead to each parameter: one for each use, whatever uses it."""
     names = {id(parameter): name for name, parameter in parameters.items()}
-    uses: Counter[str] = Counter()
+    leaves = (id(getattr(following, "variable", None)) for following in followed_edges(output))
+    return Counter(names[leaf] for leaf in leaves if leaf in names)
+
+
+def followed_edges(output: Tensor) -> Iterator[Any]:
+    """The node behind each edge of the graph of ``output``."""
     seen, waiting = {output.grad_fn}, [output.grad_fn]
     while waiting:
         node = waiting.pop()
         for following, _ in node.next_functions if node is not None else ():
-            leaf = getattr(following, "variable", None)
-            if leaf is not None and id(leaf) in names:
-                uses[names[id(leaf)]] += 1
-            elif following is not None and following not in seen:
-                seen.add(following)
-                waiting.append(following)
-    return uses
+            if following is not None:
+                yield following
+                if following not in seen:
+                    seen.add(following)
+                    waiting.append(following)
 
 
 def _recorder(calls: list[LayerCall], rule: LayerRule, slots: Mapping[str, str]) -> Any:

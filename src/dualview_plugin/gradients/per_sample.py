@@ -16,6 +16,7 @@ from dualview_plugin.gradients.batch_pass import BatchPass
 from dualview_plugin.gradients.direction import Direction, summed
 from dualview_plugin.gradients.layer_rules import cheaper_inner_product
 from dualview_plugin.gradients.logits import Logits
+from dualview_plugin.gradients.operations import may_move_rows
 from dualview_plugin.gradients.parameter_uses import differentiable, select_parameters, twice_differentiable
 from dualview_plugin.gradients.sample_gradients import OuterProducts, SampleGradients
 from dualview_plugin.network import Caller, evaluating
@@ -46,7 +47,9 @@ class PerSampleGradients:
 
     Rows in another order have the right number. Therefore the first batch compares a randomly weighted sum of the
     gradients with that of autograd; a parameter whose sums differ loses its rule. Batches 2, 4, 8, … compare the
-    gradients at the layers' outputs for weighted and for unweighted samples, row by row; another order is refused.
+    gradients at the layers' outputs for weighted and for unweighted samples, row by row; another order is refused. So
+    does every batch in which an operation may move samples by their values, as sorting does, and every batch of a size
+    or of operations that are new.
 
     A batch that uses its parameters in other places than the first one, as packed sequences of other lengths, is
     differentiated sample by sample.
@@ -65,9 +68,9 @@ class PerSampleGradients:
             differentiate; a batch norm has no running statistics, so that its samples interact; a rule failed after it
             had served other batches.
 
-    Cost: one forward and one backward pass per batch, and a second backward pass for batches 1, 2, 4, 8, …, of which
-    all but the first leave the parameters out; without a rule, one of each per sample. Gradients are in float32 at
-    least. Parameters that no sample uses are held as zeros.
+    Cost: one forward and one backward pass per batch, and a second backward pass for the batches that are compared, of
+    which all but the first leave the parameters out; without a rule, one of each per sample. Gradients are in float32
+    at least. Parameters that no sample uses are held as zeros.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class PerSampleGradients:
         self._with_rule: set[str] = set()
         self._vectorises: dict[tuple[str, ...], bool] = {}
         self._n_batches = 0
+        self._graphs: set[tuple[int, frozenset[tuple[str, int]]]] = set()  # of batches whose order was tested
 
     @property
     def n_parameters(self) -> int:
@@ -241,11 +245,23 @@ class PerSampleGradients:
             if name in self._with_rule
         }
         self._n_batches += 1
-        if found and self._n_batches & (self._n_batches - 1) == 0:
+        if found and self._is_due(batch):
             confirmed = batch.confirmed(found) if self._n_batches == 1 else batch.in_order(found.keys())
             self._drop_rules(found.keys() - confirmed)
             found = {name: gradients for name, gradients in found.items() if name in confirmed}
         return found
+
+    def _is_due(self, batch: BatchPass) -> bool:
+        """Whether the order of samples in a batch is tested.
+
+        It is in batches 1, 2, 4, 8, …, where an operation may move samples by their values, and where the network
+        computes otherwise than in every batch of that size before.
+        """
+        graph = len(batch.chosen), frozenset(batch.operations.items())
+        known = graph in self._graphs
+        self._graphs.add(graph)
+        is_power = self._n_batches & (self._n_batches - 1) == 0
+        return is_power or not known or may_move_rows(batch.operations)
 
     def _drop_rules(self, names: Iterable[str]) -> None:
         """No more rules for these parameters, if no other batch has relied on them."""

@@ -28,7 +28,7 @@ from dualview_plugin.lrp.uncovered import (
     refuse_layers_without_a_rule,
     warn_of_uncovered_places,
 )
-from dualview_plugin.network import differentiable_at, guest, only_point, restored, rules_set_aside
+from dualview_plugin.network import coarsest_type, differentiable_at, guest, only_point, restored, rules_set_aside
 
 
 def propagate(
@@ -163,7 +163,7 @@ class Propagation:
         self, inputs: Batch, found: Tensor, expected: Tensor, without: dict[Any, Tensor]
     ) -> None:
         """Raise if the features under the composite differ; one more pass then finds the layers that do."""
-        error = relative_difference(found, expected, _coarsest_type(self.extractor.model))
+        error = relative_difference(found, expected, coarsest_type(self.extractor.model))
         if error:
             with recorded_outputs(self.extractor.model) as with_rules:
                 self.extractor(inputs)
@@ -186,12 +186,6 @@ def check_carries(inputs: Any, owner: str, at: str | None = None) -> None:
     if not inputs.is_floating_point():
         constraint = "floating to be differentiated; of tokens pass at=, the embedding, at whose output relevance ends"
         raise InvalidTypeError("inputs", owner, constraint, str(inputs.dtype))
-
-
-def _coarsest_type(model: nn.Module) -> torch.dtype | None:
-    """The floating type of the parameters with the fewest digits; None without any."""
-    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    return max(types, key=lambda dtype: torch.finfo(dtype).eps, default=None)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from dualview_plugin.network.identity import (
     weights_checksum,
 )
 from dualview_plugin.network.modules import checked_model, decisions, layer_name
-from dualview_plugin.network.placement import Placement
+from dualview_plugin.network.placement import Placement, coarsest_type
 from dualview_plugin.network.probabilities import are_probabilities, end_in_sigmoid
 from dualview_plugin.network.snapshot import dataset_generators
 
@@ -38,6 +38,7 @@ __all__ = [
     "byte_view",
     "checked_function",
     "checked_model",
+    "coarsest_type",
     "dataset_generators",
     "decisions",
     "differentiable_at",

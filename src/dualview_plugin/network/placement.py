@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from dualview_plugin.batches import Batch, mapped
 
 
+def coarsest_type(model: nn.Module) -> torch.dtype | None:
+    """The floating type of the parameters with the fewest digits; None without any."""
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return max(types, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+
+
 @dataclass(frozen=True)
 class Placement:
     """Device and precision of a network, and the way of a batch to it.
